@@ -1,0 +1,39 @@
+# make demo       a CaiT learns handwritten digits on two processes, in minutes
+# make test       lint, types and every test
+# make test-fast  the tests that start no training processes
+# make lint       ruff and mypy alone
+# make format     rewrite the code in the house's format
+
+PYTHON ?= python3
+# One process per GPU, which is what `cait train` does by itself; two on a machine without.
+PROCESSES ?= $(shell nvidia-smi -L > /dev/null 2>&1 || echo 2)
+
+.PHONY: demo test test-fast lint format setup setup-dev clean
+
+demo: setup
+	.venv/bin/cait prep digits --out data/digits --image-size 24
+	.venv/bin/cait train configs/digits.yaml $(if $(PROCESSES),--processes $(PROCESSES))
+
+test: lint
+	.venv/bin/python -m pytest tests
+
+test-fast: setup-dev
+	.venv/bin/python -m pytest tests/unit
+
+lint: setup-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: setup-dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+setup:
+	@PYTHON=$(PYTHON) scripts/setup.sh
+
+setup-dev:
+	@PYTHON=$(PYTHON) scripts/setup.sh dev
+
+clean:
+	rm -rf .venv data/digits runs/digits
