@@ -1,0 +1,67 @@
+"""The training loop: how long, how large, in which precision, on how many shards of state."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from .section import Section
+
+
+def _check_policy(value: str) -> str:
+    if value not in ("none", "attention", "block") and not re.fullmatch(r"every-[1-9]\d*", value):
+        raise ValueError("must be 'none', 'attention', 'block' or 'every-K' (every-2: every second block)")
+    return value
+
+
+def _not_bool(value: object) -> object:
+    # 1 == True in Python, so `stage: true` would otherwise be taken for stage 1.
+    if isinstance(value, bool):
+        raise ValueError("must be 0, 1, 2 or 3")
+    return value
+
+
+class ZeroConfig(Section):
+    """DeepSpeed ZeRO: what is partitioned over the ranks."""
+
+    stage: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_not_bool)] = Field(
+        1, description="0 nothing, 1 optimizer state, 2 + gradients, 3 + parameters"
+    )
+    bucket_size: int = Field(200_000_000, ge=1, description="elements communicated at once")
+    overlap_comm: bool = Field(True, description="reduce gradients while the backward pass goes on (GPU only)")
+    param_persistence_threshold: int = Field(
+        100_000, ge=0, description="stage 3: smaller parameters stay on every rank"
+    )
+
+
+class CheckpointConfig(Section):
+    """When the run is saved, and how many of the saves are kept."""
+
+    every_epochs: float | None = Field(
+        1, gt=0, description="save after this many epochs; null: only by steps or at the end"
+    )
+    every_steps: int | None = Field(None, ge=1, description="save after this many steps, besides every_epochs")
+    keep: int = Field(3, ge=2, description="newest checkpoints to keep; never fewer than two")
+
+
+class TrainingConfig(Section):
+    """The loop itself."""
+
+    epochs: float = Field(400, gt=0, description="how often the data set is seen (repeated copies count)")
+    global_batch: int = Field(1024, ge=1, description="samples per optimizer step over all ranks")
+    micro_batch_limit: int | None = Field(
+        None, ge=1, description="most samples per rank and forward pass; null: no limit"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "bf16", description="of the matrix products; softmax, LayerScale, loss stay fp32"
+    )
+    activation_checkpointing: Annotated[str, AfterValidator(_check_policy)] = Field(
+        "none", description="none | attention | block | every-K: what is recomputed in the backward pass"
+    )
+    zero: ZeroConfig = ZeroConfig()
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="decay of the weights' moving average; null: none is kept"
+    )
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
+    collective_timeout: float = Field(600, gt=0, description="seconds after which a silent rank ends the run")
