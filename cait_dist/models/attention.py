@@ -1,0 +1,102 @@
+"""The two attentions of CaiT: among patches (talking heads), and from the class token to everything (class attention).
+
+CaiT splits what ViT does at once. In the first stage the patches attend to each other and there is no class token; in
+the second the patches are frozen and a class token gathers from them what the classifier needs. "Going deeper with
+Image Transformers" (arXiv 2103.17239), section 3 for class attention and section 4 for talking heads.
+
+Both modules take tokens that are already normalised and return a plain tensor: the residual, LayerScale and stochastic
+depth are the block's affair, so either call can be wrapped (for activation checkpointing, say) from outside.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cait_dist.ops import talking_heads_attention
+
+
+class TalkingHeadAttention(nn.Module):
+    """Self-attention over the patches with heads mixed before and after the softmax.
+
+    Args:
+        dim: Token width d; a multiple of ``num_heads``.
+        num_heads: Heads H, each d / H wide.
+        attn_drop_rate: Dropout on the mixed attention map.
+        drop_rate: Dropout on the output.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, attn_drop_rate: float = 0.0, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.attn_drop_rate = attn_drop_rate
+        self.drop_rate = drop_rate
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj_l = nn.Linear(num_heads, num_heads)
+        self.proj_w = nn.Linear(num_heads, num_heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Lets every patch attend to every patch.
+
+        Args:
+            x: Normalised patch tokens (B, N, d), in the dtype of the parameters.
+
+        Returns:
+            (B, N, d).
+        """
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)  # the 3d outputs are [q | k | v], each by head
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, d/H), no copy
+        y = talking_heads_attention(
+            q,
+            k,
+            v,
+            self.proj_l.weight,
+            self.proj_l.bias,
+            self.proj_w.weight,
+            self.proj_w.bias,
+            scale=self.scale,
+            dropout_p=self.attn_drop_rate,
+            training=self.training,
+        )
+        y = y.transpose(1, 2).reshape(batch, tokens, dim)
+        return F.dropout(self.proj(y), self.drop_rate, self.training)
+
+
+class ClassAttention(nn.Module):
+    """Attention with a single query, the class token, over the class token and all patches.
+
+    Its cost is linear in the number of patches. There is no head mixing, and by design no dropout of any kind in this
+    stage, whatever the rates of the model.
+
+    Args:
+        dim: Token width d; a multiple of ``num_heads``.
+        num_heads: Heads H, each d / H wide.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Gathers information for the class token.
+
+        Args:
+            u: Normalised tokens (B, 1 + N, d), the class token first, in the dtype of the parameters.
+
+        Returns:
+            (B, 1, d), the update of the class token.
+        """
+        q = self._split_heads(self.q(u[:, :1]))  # (B, H, 1, d/H)
+        k = self._split_heads(self.k(u))  # (B, H, 1 + N, d/H)
+        v = self._split_heads(self.v(u))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: torch.Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

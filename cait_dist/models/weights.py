@@ -1,0 +1,235 @@
+"""Weights on disk: published files in, ours out, both under the names that timm and deit use.
+
+Three kinds of file are read. timm and this project write ``.safetensors`` with plain names. The authors (deit) publish
+``.pth`` with the state dict under ``model`` and every name prefixed ``module.``. Other ``.pth`` may hold the state dict
+itself. What happens to the tensors is the same for all:
+
+- the position embedding is resized if the model takes images of another resolution;
+- the head is dropped if it has another number of classes, and the report says so;
+- anything else that does not fit is an error that names what does not.
+
+A ``.pth`` file is a pickle, a small program. It is read with ``weights_only``, which refuses to run one.
+"""
+
+import argparse
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .layers import stream_dtype
+
+_PREFIX = "module."
+_WRAPPERS = ("model", "state_dict")
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+_SUFFIX_OF_FORMAT = {"timm": ".safetensors", "deit": ".pth"}
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What loading a file of weights did.
+
+    Attributes:
+        path: The file.
+        loaded: Number of tensors taken from it.
+        resized_pos_embed: (side in the file, side in the model) of the patch grid, if it had to be resized.
+        dropped_head: (classes in the file, classes in the model), if the head was left as it was initialised.
+    """
+
+    path: Path
+    loaded: int
+    resized_pos_embed: tuple[int, int] | None = None
+    dropped_head: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.loaded} tensors from {self.path}"]
+        if self.resized_pos_embed:
+            parts.append("position embedding resized from {0}x{0} to {1}x{1} patches".format(*self.resized_pos_embed))
+        if self.dropped_head:
+            parts.append("head NOT loaded: {} classes in the file, {} in the model".format(*self.dropped_head))
+        return "; ".join(parts)
+
+
+def load_weights(model: nn.Module, path: str | Path, *, strict_head: bool = False) -> WeightsReport:
+    """Fills a model from a file.
+
+    Args:
+        model: A :class:`cait_dist.models.Cait`; its parameters keep their dtype and device.
+        path: ``.safetensors``, or ``.pth`` of deit or timm.
+        strict_head: Make a head with another number of classes an error instead of leaving it out.
+
+    Returns:
+        What was loaded, resized and left out.
+
+    Raises:
+        ValueError: If the file is missing, damaged, holds more than tensors, or does not fit the model. The model is
+            unchanged then.
+    """
+    path = Path(path)
+    weights = read_state_dict(path)
+    expected = model.state_dict()
+    resized = _fit_positions(weights, expected)
+    dropped = None if strict_head else _drop_head(weights, expected)
+    _check_fit(path, weights, expected)
+    loaded = len(weights) - (2 if dropped else 0)
+    model.load_state_dict(weights)
+    return WeightsReport(path, loaded, resized, dropped)
+
+
+def save_weights(
+    model_or_state_dict: nn.Module | Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    format: Literal["timm", "deit"] = "timm",  # noqa: A002 - the word users will type
+) -> None:
+    """Writes weights so that timm or deit can read them; the file appears complete or not at all.
+
+    Args:
+        model_or_state_dict: A model, or its state dict.
+        path: ``.safetensors`` for timm, ``.pth`` for deit. Folders on the way are made.
+        format: ``timm`` for safetensors with plain names, ``deit`` for a pickle ``{"model": {"module.…": tensor}}``.
+
+    Raises:
+        ValueError: If the format is unknown or the file name does not end as the format asks.
+    """
+    path = Path(path)
+    if (suffix := _SUFFIX_OF_FORMAT.get(format)) is None:
+        raise ValueError(f"unknown format {format!r}; choose 'timm' (.safetensors) or 'deit' (.pth)")
+    if path.suffix != suffix:
+        raise ValueError(
+            f"format {format!r} is written to a {suffix} file, got {path}; rename it or choose the other format"
+        )
+    source = model_or_state_dict.state_dict() if isinstance(model_or_state_dict, nn.Module) else model_or_state_dict
+    tensors = {name.removeprefix(_PREFIX): t.detach().cpu().contiguous() for name, t in source.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if format == "timm":
+        save_file(tensors, partial, metadata={"format": "pt"})
+    else:
+        torch.save({"model": {_PREFIX + name: t for name, t in tensors.items()}}, partial)
+    partial.replace(path)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Reads a file into a flat state dict with plain names, whatever it is wrapped in.
+
+    Raises:
+        ValueError: If the file is missing, damaged, of an unknown kind, or holds anything but tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}; check the path, or download the file first")
+    if path.suffix == ".safetensors":
+        content: object = _read_safetensors(path)
+    elif path.suffix in _TORCH_SUFFIXES:
+        content = _read_pickle(path)
+    else:
+        raise ValueError(f"{path} is neither .safetensors nor {', '.join(_TORCH_SUFFIXES)}; rename or convert it")
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise ValueError(
+            f"{path} holds no state dict; expected tensors by name, bare or under a key {' or '.join(_WRAPPERS)}"
+        )
+    return {name.removeprefix(_PREFIX): tensor for name, tensor in content.items()}
+
+
+def resize_pos_embed(pos_embed: Tensor, new_grid: int) -> Tensor:
+    """Interpolates a position embedding to another patch grid, as fine-tuning at a higher resolution needs.
+
+    Bicubic without aligned corners, on square grids, in float32 or wider: what the authors do before they fine-tune.
+
+    Args:
+        pos_embed: (1, N, d), patches in reading order; N must be a square.
+        new_grid: Patches along one side of the new grid.
+
+    Returns:
+        (1, new_grid ** 2, d) in the dtype of ``pos_embed``; ``pos_embed`` itself if the grid stays.
+
+    Raises:
+        ValueError: If the patches do not form a square.
+    """
+    old_grid = math.isqrt(pos_embed.shape[1])
+    if old_grid**2 != pos_embed.shape[1]:
+        raise ValueError(
+            f"a position embedding of {pos_embed.shape[1]} patches is no square grid; only square images can be resized"
+        )
+    if old_grid == new_grid:
+        return pos_embed
+    grid = pos_embed.to(stream_dtype(pos_embed)).unflatten(1, (old_grid, old_grid)).permute(0, 3, 1, 2)  # (1, d, g, g)
+    grid = F.interpolate(grid, size=(new_grid, new_grid), mode="bicubic", align_corners=False)
+    return grid.flatten(2).transpose(1, 2).to(pos_embed.dtype)
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}); download or export it again") from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        # Training checkpoints of deit hold their command line beside the weights: a Namespace, plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(
+                f"{path} is a pickle that would run {code[1]} when loaded; refused, because it could run any code. "
+                "Ask its author for a .safetensors file, or for a .pth with nothing but tensors"
+            ) from None
+        raise ValueError(f"{path} is damaged, or no file of weights; download or export it again") from error
+    except (RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or incomplete ({error}); download or export it again") from error
+
+
+def _fit_positions(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Resizes the position embedding in place where only its number of patches differs."""
+    old, new = weights.get("pos_embed"), expected["pos_embed"]
+    if old is None or old.ndim != 3 or old.shape[1] == new.shape[1]:
+        return None
+    sides = math.isqrt(old.shape[1]), math.isqrt(new.shape[1])
+    weights["pos_embed"] = resize_pos_embed(old, sides[1])
+    return sides
+
+
+def _drop_head(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Puts the model's own head in place of one with another number of classes."""
+    if "head.weight" not in weights or "head.bias" not in weights:
+        return None
+    classes = weights["head.weight"].shape[0], expected["head.weight"].shape[0]
+    if classes[0] == classes[1]:
+        return None
+    weights |= {name: expected[name] for name in ("head.weight", "head.bias")}
+    return classes
+
+
+def _check_fit(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    complaints = {
+        "missing from the file": [name for name in expected if name not in weights],
+        "unknown to the model": [name for name in weights if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected
+            if name in weights and weights[name].shape != expected[name].shape
+        ],
+    }
+    found = [f"{len(names)} {what}: {_abridge(names)}" for what, names in complaints.items() if names]
+    if found:
+        raise ValueError(f"{path} does not fit the model; is it the same variant? " + "; ".join(found))
+
+
+def _abridge(names: list[str], limit: int = 12) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,10 @@
+"""Operations without parameters of their own: talking-heads attention and stochastic depth.
+
+This floor imports nothing else of the project. Each public function is the one door to its operation, behind which a
+faster implementation may be chosen.
+"""
+
+from .sample_drop import draw_keep_mask, drop_path
+from .talking_heads import talking_heads_attention
+
+__all__ = ["draw_keep_mask", "drop_path", "talking_heads_attention"]
