@@ -1,0 +1,1 @@
+"""From shards on a disk to batches of pixels: sample order, reading, decoding, cropping, loading."""

@@ -1,0 +1,17 @@
+"""The errors of reading data that a user can mend; each message names the place and the remedy."""
+
+
+class DataError(ValueError):
+    """Something about the data, or about how they were asked for, is wrong."""
+
+
+class CorruptImageError(DataError):
+    """An encoded image that cannot be decoded to the last row, or that would be absurdly large."""
+
+
+class ShardReadError(DataError):
+    """A sample's bytes cannot be read."""
+
+
+class ShardIndexError(DataError):
+    """Tars that cannot be understood as labelled images."""

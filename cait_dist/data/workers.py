@@ -1,0 +1,27 @@
+"""How a decoding worker behaves towards signals.
+
+A terminal's Ctrl-C and a cluster's "time is up" reach every process of a job, not only the one that knows what to do
+about it. A worker that dies of them takes the training down in the middle of the step that should have led to a
+checkpoint. So workers leave signals to their parent:
+
+* SIGINT, SIGUSR1 and SIGUSR2 are ignored;
+* the first SIGTERM is ignored, the second kills. A scheduler that wants the job to save sends one to everybody;
+  torch, when a worker does not stop as told, sends its own, and again when the interpreter exits.
+
+A worker whose parent is gone notices within seconds (torch looks every five) and ends.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+def prepare_worker(_: int) -> None:
+    """Set a worker's signal handlers; given to torch's data loader, which calls it in each worker."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _survive_once)
+
+
+def _survive_once(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)
