@@ -1,1 +1,73 @@
-"""Puts this folder on the import path, so that tests find shared helpers such as ``timm_reference``."""
+"""Fixtures for tests that train: real digits, sharded once per session by the project itself, and a tiny run on them.
+
+Being here, this file also puts its folder on the import path, so that tests find shared helpers such as ``ranks``.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+TINY = """
+name: tiny
+seed: 3
+runs_dir: {runs}
+data: {{path: {data}, workers: 0}}
+model:
+  image_size: 16
+  patch_size: 4
+  embed_dim: 24
+  depth: 3
+  depth_token_only: 2
+  num_heads: 2
+  layer_scale_init: 0.1
+  drop_path_rate: 0.2
+augment: {{hflip: 0.5, mixup: 0.8, cutmix: 1.0, mix_group: 4}}
+optimizer: {{lr: 2e-3, clip_grad: 1.0}}
+schedule: {{warmup_epochs: 0}}
+training:
+  epochs: 0.4
+  global_batch: 16
+  precision: fp32
+  ema_decay: 0.9
+  log_every: 1
+  collective_timeout: 60
+  zero: {{stage: 2, bucket_size: 5000, param_persistence_threshold: 0}}
+  checkpoint: {{every_epochs: null, every_steps: 10}}
+evaluation: {{batch: 50, every_epochs: 0.15, weights: [raw, ema]}}
+tracking: {{mlflow: false}}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_environment() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits as 16-pixel JPEGs in WebDataset shards."""
+    from data_prep.plan import make_plan  # noqa: PLC0415 - most tests need no data
+    from data_prep.run import run  # noqa: PLC0415
+    from data_prep.sources import open_source  # noqa: PLC0415
+
+    out = tmp_path_factory.mktemp("data") / "digits"
+    run(make_plan(open_source("digits", image_size=16), out), workers=2, progress=False)
+    return out
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, digits: Path) -> Path:
+    """A run of 36 steps that exercises mixing, stochastic depth, clipping, average and evaluation."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.format(runs=tmp_path / "runs", data=digits))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_config(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """The same for tests that share their results within the session."""
+    folder = tmp_path_factory.mktemp("shared")
+    path = folder / "tiny.yaml"
+    path.write_text(TINY.format(runs=folder / "runs", data=digits))
+    return path

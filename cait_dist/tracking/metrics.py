@@ -1,0 +1,74 @@
+"""The metrics file: append-only JSON lines, one file per attempt, the truth that MLflow mirrors.
+
+The first line says where the attempt began: ``{"resumed_from": 1200}``. Every other line holds a step, a time and
+values: ``{"step": 1210, "time": 1763812345.6, "train/loss": 2.31}``. An attempt that was killed has lines beyond its
+last checkpoint; the next attempt does those steps again. So on reading, an attempt's lines count only up to the step
+its successor resumed from, and each step has one value.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from .run_directory import RunDirectory
+
+Row = dict[str, Any]
+
+
+class MetricsWriter:
+    """Appends to one attempt's metrics.jsonl; every line reaches the operating system at once."""
+
+    def __init__(self, attempt_dir: Path, resumed_from: int) -> None:
+        self._file: TextIO = (attempt_dir / "metrics.jsonl").open("a", buffering=1)
+        self._write({"resumed_from": resumed_from})
+
+    def append(self, step: int, time: float, values: Mapping[str, float]) -> None:
+        """Add one line.
+
+        Args:
+            step: optimizer steps done
+            time: seconds since the epoch
+            values: finite or not; infinities and NaN are written as strings, so that every line is plain JSON
+        """
+        self._write({"step": step, "time": round(time, 3), **{key: _plain(value) for key, value in values.items()}})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, row: Row) -> None:
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def read_metrics(run: RunDirectory) -> list[Row]:
+    """All lines that count, in order of steps; a torn last line is left out."""
+    rows: list[Row] = []
+    for attempt in run.attempts():
+        lines = _complete_lines(attempt / "metrics.jsonl")
+        if not lines:
+            continue
+        begin = lines[0].get("resumed_from", 0)
+        rows = [row for row in rows if row["step"] <= begin]
+        rows += [row for row in lines if "step" in row]
+    return rows
+
+
+def series(rows: list[Row], key: str) -> list[tuple[int, float]]:
+    """Steps and values of one metric."""
+    return [(row["step"], float(row[key])) for row in rows if key in row]
+
+
+def _complete_lines(path: Path) -> list[Row]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    complete, _, _ = text.rpartition("\n")
+    return [json.loads(line) for line in complete.split("\n") if line]
+
+
+def _plain(value: float) -> float | str:
+    number = float(value)
+    return number if math.isfinite(number) else str(number)

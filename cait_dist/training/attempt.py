@@ -1,0 +1,137 @@
+"""Beginning an attempt at a run: everything is checked before anything is written or any process starts.
+
+A run is begun once and may need several attempts: it is preempted, a node fails, somebody stops it. An attempt may
+differ from the one before in how the work is done, never in what is computed: another data order or batch size on the
+same curve would be a silent change of the experiment, and is refused by name.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cait_dist.config import RunConfig, config_to_yaml, diff, load_config
+from cait_dist.tracking.code_version import describe_code
+from cait_dist.tracking.run_directory import RunDirectory, timestamp
+
+from .checkpoint import Checkpoint, list_checkpoints, remove_unfinished
+from .preflight import CannotStartError, Plan
+
+MAY_CHANGE = (
+    "runs_dir", "data.path", "data.workers", "data.prefetch", "training.zero.", "training.micro_batch_limit",
+    "training.precision", "training.activation_checkpointing", "training.checkpoint.", "training.log_every",
+    "training.collective_timeout", "evaluation.", "tracking.", "model.init_from",
+)  # fmt: skip
+"""How the work is done; everything else decides what is computed."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt, ready to be started on any number of ranks."""
+
+    run: RunDirectory
+    number: int
+    resume_step: int | None
+    lock: int
+    """file descriptor that holds the run directory; inherited by the ranks"""
+
+    @property
+    def directory(self) -> Path:
+        """Where this attempt writes."""
+        return self.run.attempt(self.number)
+
+
+def begin_attempt(config: RunConfig, plan: Plan, resume: str) -> Attempt | None:
+    """Claim the run directory and write down what is about to happen.
+
+    Args:
+        config: resolved
+        plan: from ``preflight``, which has checked that the configuration can be started
+        resume: ``auto`` (newest checkpoint, if any), ``never``, or a step
+
+    Returns:
+        the attempt, or None when the run is finished already
+
+    Raises:
+        CannotStartError: when the directory belongs to a different experiment, or the checkpoint does not exist
+        RunDirectoryError: when another process is using the directory
+    """
+    run = RunDirectory(config.run_dir)
+    checkpoints = list_checkpoints(run.checkpoints)
+    begin = _choose(checkpoints, resume, run)
+    if run.config.is_file():
+        _refuse_another_experiment(run, config, plan)
+    if begin is not None and begin.step >= plan.calendar.total_steps:
+        return None
+    lock = run.lock()
+    _set_later_ones_aside(checkpoints, begin)
+    remove_unfinished(run.checkpoints)
+    attempt = Attempt(run, len(run.attempts()) + 1, begin.step if begin else None, lock)
+    attempt.directory.mkdir()
+    _write_down(attempt, config, plan)
+    return attempt
+
+
+def _choose(checkpoints: list[Checkpoint], resume: str, run: RunDirectory) -> Checkpoint | None:
+    if resume == "auto":
+        return checkpoints[-1] if checkpoints else None
+    if resume == "never":
+        if checkpoints:
+            raise CannotStartError(
+                [f"{run.path} holds checkpoints up to step {checkpoints[-1].step}: leave --resume out, or pass name=…"]
+            )
+        return None
+    found = next((c for c in checkpoints if str(c.step) == resume), None)
+    if found is None:
+        steps = ", ".join(str(c.step) for c in checkpoints) or "none"
+        raise CannotStartError(
+            [f"--resume {resume}: {run.path} has no complete checkpoint of that step (complete: {steps})"]
+        )
+    return found
+
+
+def _refuse_another_experiment(run: RunDirectory, config: RunConfig, plan: Plan) -> None:
+    begun = load_config(run.config).config
+    changes = [change for change in diff(begun, config) if not change[0].startswith(MAY_CHANGE)]
+    problems = [f"'{key}' was {old!r} when {run.path} was begun and is {new!r} now" for key, old, new in changes]
+    digest = run.read_record().get("data_digest", plan.data_digest)
+    if digest != plan.data_digest:
+        problems.append(f"'data.path': {config.data.path} holds other samples than those {run.path} was begun with")
+    if problems:
+        raise CannotStartError(
+            [*problems, "a resumed run must compute the same thing: undo the change, or pass name=NEW"]
+        )
+
+
+def _set_later_ones_aside(checkpoints: list[Checkpoint], begin: Checkpoint | None) -> None:
+    for checkpoint in checkpoints:
+        if begin is not None and checkpoint.step > begin.step:
+            checkpoint.path.rename(checkpoint.path.with_name(f"abandoned-{checkpoint.path.name}-{timestamp()}"))
+
+
+def _write_down(attempt: Attempt, config: RunConfig, plan: Plan) -> None:
+    resolved = config_to_yaml(config)
+    if not attempt.run.config.is_file():
+        attempt.run.config.write_text(resolved)
+    (attempt.directory / "config.yaml").write_text(resolved)
+    attempt.run.update_attempt(
+        attempt.number,
+        started=timestamp(),
+        resumed_from=attempt.resume_step,
+        processes=plan.batches.world_size,
+        code=describe_code(),
+        environment=_environment(),
+    )
+    attempt.run.update_record(name=config.name, data_digest=plan.data_digest)
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("cait-dist", "torch", "deepspeed", "numpy", "webdataset", "mlflow")
+    return {
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        **{package: version(package) for package in packages},
+    }

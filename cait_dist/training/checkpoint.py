@@ -1,0 +1,281 @@
+"""Checkpoints: a directory that is complete, or ignored.
+
+Layout of ``checkpoints/step-00001234/``::
+
+    rank-00000.safetensors   fragments of the master weights, AdamW's moments and the moving average,
+    rank-00001.safetensors   one file per rank that wrote; keys are KIND/PARAMETER@START
+    state.json               step, clocks, best scores, shapes, and size and SHA-256 of every file above
+    COMPLETE                 SHA-256 of state.json; written last
+
+A fragment says which elements of which parameter it holds, whatever partitioning made it. So a checkpoint loads on any
+number of ranks and any ZeRO stage: each rank picks the ranges it needs out of all files. Everything is written into
+``step-00001234.partial``, flushed to the disk, then renamed: a crash leaves no directory that looks complete.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .ema import MovingAverage
+from .process_group import World
+from .zero_partition import MOMENTS, ZeroPartition
+
+FORMAT = 1
+COMPLETE, STATE = "COMPLETE", "state.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or does not fit; the message names it and what can be done."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done when it was saved."""
+        return int(self.state["step"])
+
+    def damage(self, share: slice = slice(None)) -> str | None:
+        """What is wrong with the files' content, or None. Reads every byte of the given share of the files."""
+        for name, entry in sorted(self.state["files"].items())[share]:
+            file = self.path / name
+            if not file.is_file():
+                return f"{file} is missing"
+            if file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:
+                return f"{file} does not have the recorded checksum"
+        return None
+
+
+def list_checkpoints(directory: Path) -> list[Checkpoint]:
+    """The complete checkpoints of a run, oldest first; anything unfinished or unreadable is passed over."""
+    found = (open_checkpoint(path) for path in sorted(directory.glob("step-*")) if path.is_dir())
+    return [checkpoint for checkpoint in found if checkpoint is not None]
+
+
+def open_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint at ``path`` if it is complete and its description is intact, else None."""
+    try:
+        described = (path / STATE).read_bytes()
+        if (path / COMPLETE).read_text().strip() != hashlib.sha256(described).hexdigest():
+            return None
+        state = json.loads(described)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    return Checkpoint(path, state) if isinstance(state, dict) and state.get("format") == FORMAT else None
+
+
+def save_checkpoint(
+    directory: Path,
+    world: World,
+    partition: ZeroPartition,
+    ema: MovingAverage | None,
+    progress: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write what every rank holds, then prune the oldest. Collective.
+
+    Args:
+        directory: ``checkpoints/`` of the run, on storage all ranks share
+        world: the process group
+        partition: what this rank holds
+        ema: the moving average, if one is kept
+        progress: JSON-able state of the loop; must hold ``step``
+        keep: complete checkpoints to leave; pruning starts only after the new one is complete
+    """
+    final = directory / f"step-{progress['step']:08d}"
+    partial = final.with_name(final.name + ".partial")
+    if world.is_main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    world.barrier()
+    entry = _write_fragments(partial / f"rank-{world.rank:05d}.safetensors", partition, ema)
+    entries: list[Any] = [None] * world.size
+    dist.all_gather_object(entries, entry, group=world.control)
+    if world.is_main:
+        state = {"format": FORMAT, "optimizer_steps": partition.optimizer_steps, "shapes": partition.shapes}
+        _finish(partial, final, {**state, **progress, "files": dict(entries)})
+        _prune(directory, keep)
+    world.barrier()
+    return final
+
+
+def load_checkpoint(checkpoint: Checkpoint, partition: ZeroPartition, ema: MovingAverage | None) -> None:
+    """Fill this rank's master weights, moments and average, and refresh the model. Collective.
+
+    Raises:
+        CheckpointError: when the model has other parameters, or elements are missing
+    """
+    stored = {name: tuple(shape) for name, shape in checkpoint.state["shapes"].items()}
+    if stored != partition.shapes:
+        raise CheckpointError(f"{checkpoint.path} is of another model: {_first_difference(stored, partition.shapes)}")
+    kinds: dict[str, list[torch.Tensor]] = {"master": partition.masters()}
+    kinds |= {kind: partition.moments(kind) for kind in MOMENTS}
+    if ema is not None:
+        kinds["ema"] = ema.flats
+    partition.forget_gathered()
+    with _Pieces(checkpoint) as pieces, torch.no_grad():
+        for kind, flats in kinds.items():
+            # A run that starts to average its weights only now starts from the weights.
+            source = kind if pieces.has(kind) else "master"
+            for fragment in partition.fragments:
+                pieces.copy(source, fragment.name, fragment.start, fragment.of(flats))
+    partition.optimizer_steps = int(checkpoint.state["optimizer_steps"])
+    partition.publish()
+
+
+def read_weights(checkpoint: Checkpoint, kind: str) -> dict[str, torch.Tensor]:
+    """Whole fp32 weights by parameter name, without any process group.
+
+    Args:
+        checkpoint: written by any number of ranks at any ZeRO stage
+        kind: ``master`` or ``ema``
+
+    Raises:
+        CheckpointError: when that kind was not saved
+    """
+    with _Pieces(checkpoint) as pieces:
+        if not pieces.has(kind):
+            raise CheckpointError(f"{checkpoint.path} holds no moving average: training.ema_decay was not set")
+        weights = {name: torch.empty(tuple(shape)) for name, shape in checkpoint.state["shapes"].items()}
+        for name, weight in weights.items():
+            pieces.copy(kind, name, 0, weight.view(-1))
+    return weights
+
+
+class _Pieces:
+    """All fragments of a checkpoint, found by kind, parameter and range."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._stack = ExitStack()
+        self._index: dict[tuple[str, str], list[tuple[int, str, Any]]] = {}
+
+    def __enter__(self) -> "_Pieces":
+        for name in sorted(self._checkpoint.state["files"]):
+            path = self._checkpoint.path / name
+            try:
+                file = self._stack.enter_context(safe_open(path, framework="pt"))
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{path} cannot be read ({error}): resume from an older step") from None
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                kind, parameter, start = _parse_key(key)
+                self._index.setdefault((kind, parameter), []).append((start, key, file))
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._stack.close()
+
+    def has(self, kind: str) -> bool:
+        return any(k == kind for k, _ in self._index)
+
+    def copy(self, kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
+        """Fill the flat ``target`` with the parameter's elements from ``start`` on."""
+        filled, end = 0, start + target.numel()
+        for where, key, file in self._index.get((kind, parameter), ()):
+            piece = file.get_slice(key)
+            low, high = max(start, where), min(end, where + piece.get_shape()[0])
+            if low < high:
+                target[low - start : high - start].copy_(piece[low - where : high - where])
+                filled += high - low
+        if filled != target.numel():
+            raise CheckpointError(
+                f"{self._checkpoint.path} lacks elements of {kind}/{parameter}: resume from an older step"
+            )
+
+
+def _write_fragments(path: Path, partition: ZeroPartition, ema: MovingAverage | None) -> tuple[str, dict[str, Any]]:
+    kinds = {"master": partition.masters(), **{kind: partition.moments(kind) for kind in MOMENTS}}
+    if ema is not None:
+        kinds["ema"] = ema.flats
+    arrays = {
+        f"{kind}/{fragment.name}@{fragment.start}": fragment.of(flats).cpu().numpy()
+        for kind, flats in kinds.items()
+        for fragment in partition.owned
+    }
+    save_file(arrays, path)
+    _flush(path)
+    return path.name, {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _finish(partial: Path, final: Path, state: dict[str, Any]) -> None:
+    described = json.dumps(state, indent=1).encode()
+    for name, content in ((STATE, described), (COMPLETE, hashlib.sha256(described).hexdigest().encode())):
+        (partial / name).write_bytes(content)
+        _flush(partial / name)
+    _flush(partial)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _flush(final.parent)
+
+
+def _prune(directory: Path, keep: int) -> None:
+    for checkpoint in list_checkpoints(directory)[:-keep]:
+        # Without its mark a half-deleted directory is not complete, whenever the deletion is cut short.
+        (checkpoint.path / COMPLETE).unlink()
+        shutil.rmtree(checkpoint.path)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Delete what a crash left half-written or half-deleted."""
+    for path in directory.glob("step-*"):
+        if path.suffix == ".partial" or not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+
+
+def agree_on_checkpoint(candidates: list[Checkpoint], world: World, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint whose every byte is as recorded; damaged ones are named and passed over. Collective."""
+    for checkpoint in reversed(candidates):
+        found: list[str | None] = [None] * world.size
+        dist.all_gather_object(found, checkpoint.damage(slice(world.rank, None, world.size)), group=world.control)
+        damages = [damage for damage in found if damage]
+        if not damages:
+            return checkpoint
+        warn(f"checkpoint {checkpoint.path.name} is damaged: {damages[0]}; trying the one before it")
+    return None
+
+
+def _parse_key(key: str) -> tuple[str, str, int]:
+    kind, _, rest = key.partition("/")
+    parameter, _, start = rest.rpartition("@")
+    return kind, parameter, int(start)
+
+
+def _first_difference(stored: dict[str, Any], ours: dict[str, Any]) -> str:
+    def differences() -> Iterator[str]:
+        for name in sorted({*stored, *ours}):
+            if stored.get(name) != ours.get(name):
+                yield f"{name} is {stored.get(name, 'absent')} in it and {ours.get(name, 'absent')} in this run"
+
+    return next(differences())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,92 @@
+"""From a plain model to a partitioned one, in one order: activation checkpointing → autocast → DeepSpeed.
+
+The order matters. Checkpointing wraps the blocks' own forward, so that what is recomputed is exactly what DeepSpeed's
+hooks gather parameters for; DeepSpeed comes last because it takes the parameters away.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from cait_dist.config.optimizer import OptimizerConfig
+from cait_dist.config.training import TrainingConfig
+from cait_dist.models import Cait
+
+from .activation_checkpointing import apply_activation_checkpointing
+from .batch_plan import BatchPlan
+from .optimizer import build_adamw
+from .process_group import World, bound_all_groups
+
+
+def parallelize(
+    model: Cait, training: TrainingConfig, optimizer: OptimizerConfig, batches: BatchPlan, world: World
+) -> Any:
+    """Wrap the model in a DeepSpeed engine.
+
+    Args:
+        model: a ``Cait`` in fp32, the same on every rank
+        training: precision, ZeRO stage and checkpointing policy
+        optimizer: AdamW's settings
+        batches: micro-batch and accumulation steps
+        world: the process group
+
+    Returns:
+        the ``DeepSpeedEngine``; call it like the model
+    """
+    import deepspeed  # noqa: PLC0415
+
+    adamw = build_adamw(model, optimizer, world.device)
+    apply_activation_checkpointing(model, training.activation_checkpointing)
+    if uses_autocast(training):
+        _autocast_forward(model, world.device)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=adamw,
+        config=deepspeed_config(training, optimizer, batches),
+        dist_init_required=False,
+    )
+    bound_all_groups(training.collective_timeout)
+    return engine
+
+
+def uses_autocast(training: TrainingConfig) -> bool:
+    """Whether bf16 means fp32 parameters under autocast.
+
+    So at stage 0: DeepSpeed's own bf16 without partitioning takes one optimizer step too many at the start.
+    """
+    return training.precision == "bf16" and training.zero.stage == 0
+
+
+def parameter_dtype(training: TrainingConfig) -> torch.dtype:
+    """Type of the parameters the model computes with; the optimizer's master copy is always fp32."""
+    return torch.bfloat16 if training.precision == "bf16" and not uses_autocast(training) else torch.float32
+
+
+def deepspeed_config(training: TrainingConfig, optimizer: OptimizerConfig, batches: BatchPlan) -> dict[str, Any]:
+    """Our settings in DeepSpeed's words. Everything that is not said here keeps DeepSpeed's default."""
+    zero = training.zero
+    on_gpu = torch.cuda.is_available()
+    return {
+        "train_batch_size": batches.global_batch,
+        "train_micro_batch_size_per_gpu": batches.micro_batch,
+        "gradient_accumulation_steps": batches.accumulation,
+        "gradient_clipping": optimizer.clip_grad or 0.0,
+        "bf16": {"enabled": parameter_dtype(training) is torch.bfloat16},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31,
+        "zero_optimization": {
+            "stage": zero.stage,
+            "reduce_bucket_size": zero.bucket_size,
+            "allgather_bucket_size": zero.bucket_size,
+            "overlap_comm": zero.overlap_comm and on_gpu,
+            "stage3_param_persistence_threshold": zero.param_persistence_threshold,
+            "stage3_prefetch_bucket_size": zero.bucket_size // 4,
+        },
+    }
+
+
+def _autocast_forward(model: nn.Module, device: torch.device) -> None:
+    # DeepSpeed switches any surrounding autocast off, so it has to be entered inside the engine.
+    cast = torch.autocast(device.type, torch.bfloat16)
+    model.forward = cast(model.forward)

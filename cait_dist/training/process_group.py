@@ -1,0 +1,120 @@
+"""Joining the group of training processes.
+
+One process per GPU (or per slice of the CPU) runs the same program. Who starts them does not matter: `cait train`,
+SLURM or torchrun all describe the process by the same environment variables, and without any of them the process is
+alone. Two groups are joined: the one DeepSpeed uses for tensors (nccl on GPUs, gloo on CPUs), and a gloo group for
+one-word messages between hosts, which therefore never wait for a GPU.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+LISTENING_SOCKET = "CAIT_STORE_FD"
+"""Names the inherited socket on which rank 0 serves the rendezvous, so that nobody can take its port in between."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    control: dist.ProcessGroup
+    """gloo group for messages between hosts"""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, the one that writes and prints."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says yes. Collective."""
+        message = torch.tensor([int(flag)])
+        dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(message.item())
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise sum over all ranks, on the CPU in float64. Collective."""
+        total = values.detach().to("cpu", torch.float64)
+        dist.all_reduce(total, group=self.control)
+        return total
+
+    def barrier(self) -> None:
+        """Wait until every rank is here. Collective."""
+        dist.barrier(group=self.control)
+
+    def leave(self) -> None:
+        """Close the groups; the process can end after that."""
+        dist.destroy_process_group()
+
+
+def join(timeout_seconds: float, environment: Mapping[str, str] = os.environ) -> World:
+    """Join the group described by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+
+    Args:
+        timeout_seconds: how long a collective waits for a silent rank before it raises
+        environment: where the variables are looked up; without RANK this process is a group of one
+    """
+    rank, size = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    device = _choose_device(int(environment.get("LOCAL_RANK", 0)))
+    timeout = timedelta(seconds=timeout_seconds)
+    _prepare_deepspeed(device)
+    dist.init_process_group(
+        backend="nccl" if device.type == "cuda" else "gloo",
+        store=_rendezvous(environment, rank, size, timeout),
+        rank=rank,
+        world_size=size,
+        timeout=timeout,
+    )
+    control = dist.new_group(backend="gloo", timeout=timeout)
+    return World(rank, size, int(environment.get("LOCAL_RANK", 0)), device, control)
+
+
+def bound_all_groups(timeout_seconds: float) -> None:
+    """Give every existing process group this timeout.
+
+    DeepSpeed clones the world without passing a timeout on, so that a hung peer would be waited for half an hour
+    whatever the user asked for. Call it after the engine exists.
+    """
+    from torch.distributed import distributed_c10d as c10d  # noqa: PLC0415
+
+    for group in list(c10d._world.pg_map):
+        c10d._set_pg_timeout(timedelta(seconds=timeout_seconds), group)
+
+
+def _choose_device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    # A scheduler that shows each task only its own GPU leaves one device, number 0, to every local rank.
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _prepare_deepspeed(device: torch.device) -> None:
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    import deepspeed  # noqa: PLC0415
+
+    deepspeed.utils.logger.setLevel("WARNING")
+    # On CPUs DeepSpeed would compile an operator that only inference uses, for minutes, on every rank.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _rendezvous(environment: Mapping[str, str], rank: int, size: int, timeout: timedelta) -> dist.Store:
+    socket = environment.get(LISTENING_SOCKET)
+    return dist.TCPStore(
+        environment.get("MASTER_ADDR", "127.0.0.1"),
+        int(environment.get("MASTER_PORT", 0)),
+        world_size=size,
+        is_master=rank == 0,
+        timeout=timeout,
+        master_listen_fd=int(socket) if socket and rank == 0 else None,
+        use_libuv=True,
+    )

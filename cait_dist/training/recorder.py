@@ -1,0 +1,75 @@
+"""What rank 0 writes down: the metrics file first, then the console and MLflow. Silent on every other rank."""
+
+import time
+
+from cait_dist.config import RunConfig, flatten
+from cait_dist.evaluation import Accuracy
+from cait_dist.tracking.curves import draw_curves
+from cait_dist.tracking.metrics import MetricsWriter
+from cait_dist.tracking.mlflow_mirror import MLFLOW_STATUS, MlflowMirror, MlflowRun, artifacts, default_uri
+from cait_dist.tracking.report import write_report
+from cait_dist.tracking.run_directory import RunDirectory, timestamp
+from cait_dist.tracking.sync import mlflow_tags
+
+from .console import TrainingConsole
+from .preflight import Plan
+
+CLOSE_SECONDS = {"finished": 60.0, "stopped": 15.0, "failed": 10.0}
+"""How long the end of a run waits for MLflow: longest when nobody is waiting for the machine."""
+
+
+class Recorder:
+    """Metrics file, console and MLflow mirror of one attempt."""
+
+    def __init__(self, run: RunDirectory, attempt: int, config: RunConfig, plan: Plan, start_step: int) -> None:
+        self._run, self._attempt, self._calendar = run, attempt, plan.calendar
+        self._metrics = MetricsWriter(run.attempt(attempt), start_step)
+        run.update_attempt(attempt, resumed_from=start_step)
+        self._console = TrainingConsole(plan.calendar.total_steps, config.training.epochs, start_step)
+        self._mirror = self._open_mirror(config, plan) if config.tracking.mlflow else None
+
+    def say(self, text: str) -> None:
+        """Tell the user something."""
+        self._console.say(text)
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Record a training step."""
+        epoch = self._calendar.epoch_of(step)
+        self._metrics.append(step, time.time(), {"train/epoch": epoch, **values})
+        self._console.step(step, epoch, values)
+
+    def evaluation(self, step: int, name: str, weights: str, accuracy: Accuracy) -> None:
+        """Record the result on one set; the weights' moving average has metrics of its own."""
+        prefix = name if weights == "raw" else f"{name}_{weights}"
+        values = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+        self._metrics.append(step, time.time(), {f"{prefix}/{key}": value for key, value in values.items()})
+        self._console.evaluation(self._calendar.epoch_of(step), name, weights, **values, count=accuracy.count)
+
+    def commit(self, step: int) -> None:
+        """A checkpoint holds everything up to ``step``."""
+        if self._mirror is not None:
+            self._mirror.commit(step)
+
+    def close(self, outcome: str, step: int) -> None:
+        """Write the report and end the mirror.
+
+        Args:
+            outcome: finished, stopped or failed
+            step: optimizer steps done
+        """
+        self._metrics.close()
+        self._console.close()
+        self._run.update_attempt(self._attempt, ended=timestamp(), outcome=outcome, step=step)
+        write_report(self._run)
+        if outcome == "finished":
+            draw_curves(self._run)
+        if self._mirror is None:
+            return
+        arrived = self._mirror.close(MLFLOW_STATUS[outcome], artifacts(self._run), CLOSE_SECONDS[outcome])
+        if not arrived:
+            self.say(f"MLflow did not get everything; `cait track sync {self._run.path}` sends the rest")
+
+    def _open_mirror(self, config: RunConfig, plan: Plan) -> MlflowMirror:
+        uri = config.tracking.uri or default_uri(config.runs_dir)
+        mlflow_run = MlflowRun(self._run, uri, config.tracking.experiment)
+        return MlflowMirror(mlflow_run, flatten(config), mlflow_tags(self._run, config), self.say)

@@ -1,0 +1,103 @@
+"""One optimizer step: accumulate the gradients of a few micro-batches, then update.
+
+Everything random about a sample — its mixing partner's share, the branches that stochastic depth drops — is looked up
+from (seed, position in the training stream). So the step computes the same loss on one rank or on many, whatever is
+recomputed, and after a resume.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cait_dist.augment.mixup import MIX_DRAWS, mix_batch, mix_plan
+from cait_dist.augment.normalize import Normalize
+from cait_dist.config import RunConfig
+from cait_dist.data.loader import MicroBatch
+from cait_dist.data.randomness import Stream, key64, uniform
+
+from .ema import MovingAverage
+from .process_group import World
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves behind, still on the device; reading a value waits for the GPU."""
+
+    loss: torch.Tensor
+    """mean over this rank's part of the global batch"""
+    data_wait: float
+    """seconds the step waited for its images"""
+
+
+class TrainingStep:
+    """Runs steps on an engine.
+
+    Args:
+        engine: from ``parallelize``
+        config: of the run
+        num_classes: width of the head
+        accumulation: micro-batches per step
+        world: the process group
+        ema: updated after every step, if there is one
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        config: RunConfig,
+        num_classes: int,
+        accumulation: int,
+        world: World,
+        ema: MovingAverage | None,
+    ) -> None:
+        self._engine, self._config, self._ema, self._world = engine, config, ema, world
+        self._num_classes, self._accumulation = num_classes, accumulation
+        self._normalize = Normalize(config.augment.mean, config.augment.std).to(world.device)
+        self._has_dropout = config.model.drop_rate > 0 or config.model.attn_drop_rate > 0
+
+    def run(self, batches: "Iterator[tuple[MicroBatch, float]]") -> StepResult:
+        """Take ``accumulation`` micro-batches (with the seconds each was waited for) and update the weights once."""
+        losses, waited = [], 0.0
+        for _ in range(self._accumulation):
+            batch, seconds = next(batches)
+            waited += seconds
+            loss = self._loss(batch)
+            self._engine.backward(loss)
+            self._engine.step()
+            losses.append(loss.detach())
+        if self._ema is not None:
+            self._ema.update()
+        return StepResult(torch.stack(losses).mean(), waited)
+
+    def _loss(self, batch: MicroBatch) -> torch.Tensor:
+        """Soft-target cross-entropy of one micro-batch, in fp32."""
+        device = self._world.device
+        images = self._normalize(batch.images.to(device, non_blocking=True))
+        images, targets = self._mix(images, batch.labels.to(device, non_blocking=True), batch.positions)
+        keep = self.kept_branches(batch.positions)
+        if self._has_dropout:
+            # Dropout needs a generator; seeded per micro-batch, it too needs no state in a checkpoint.
+            torch.manual_seed(key64(self._config.seed, Stream.DROPOUT, int(batch.positions[0])) >> 1)
+        logits = self._engine(images, None if keep is None else keep.to(device, non_blocking=True))
+        return F.cross_entropy(logits.float(), targets)
+
+    def _mix(
+        self, images: torch.Tensor, labels: torch.Tensor, positions: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        augment = self._config.augment
+        draws = uniform(self._config.seed, Stream.MIX, positions // augment.mix_group, MIX_DRAWS)
+        plan = mix_plan(positions, draws, augment, images.shape[-1])
+        return mix_batch(images, labels, plan, self._num_classes, augment.label_smoothing)
+
+    def kept_branches(self, positions: np.ndarray) -> torch.Tensor | None:
+        """Stochastic depth: which branches of which samples run, bool (b, depth, 2); None at rate 0."""
+        rate = self._config.model.drop_path_rate
+        if rate == 0:
+            return None
+        depth = len(self._engine.module.blocks)
+        draws = uniform(self._config.seed, Stream.DROP_PATH, positions, 2 * depth)
+        return torch.from_numpy(draws >= rate).view(len(positions), depth, 2)

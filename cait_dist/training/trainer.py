@@ -1,0 +1,282 @@
+"""Build, run, close: one attempt at a run, on every rank.
+
+The loop counts optimizer steps and nothing else. Epochs, learning rate, data position and everything random follow
+from the step, so a checkpoint needs to hold little besides the weights and the optimizer's state.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from cait_dist.augment.normalize import Normalize
+from cait_dist.config import RunConfig
+from cait_dist.config.evaluation import EvaluationSet
+from cait_dist.data.loader import EvalLoader, MicroBatch, TrainLoader
+from cait_dist.data.order import SampleOrder
+from cait_dist.data.reader_webdataset import open_split
+from cait_dist.evaluation import Accuracy, count_correct
+from cait_dist.tracking.run_directory import RunDirectory
+
+from .checkpoint import Checkpoint, agree_on_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from .ema import MovingAverage
+from .optimizer import set_learning_rate
+from .parallel import parallelize
+from .preempt import StopRequest
+from .preflight import initial_model, make_plan
+from .process_group import World
+from .recorder import Recorder
+from .schedule import learning_rate
+from .step import StepResult, TrainingStep
+from .zero_partition import ZeroPartition
+
+
+class NonFiniteLossError(ValueError):
+    """The loss became NaN or infinite; the message says what usually helps."""
+
+
+class Trainer:
+    """One rank's part of an attempt.
+
+    Args:
+        run: the run directory
+        attempt: number of the attempt, which ``begin_attempt`` has prepared
+        config: of this attempt
+        world: the process group
+        resume_step: the newest checkpoint that may be used, None to start from the beginning
+        stop: set by a signal
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        attempt: int,
+        config: RunConfig,
+        world: World,
+        resume_step: int | None,
+        stop: StopRequest,
+    ) -> None:
+        self._run, self._config, self._world, self._stop = run, config, world, stop
+        self._plan = make_plan(config, world.size)
+        self.step = 0
+        self._evaluated_step, self._trained_seconds, self._best = 0, 0.0, dict[str, float]()
+        notes = self._build()
+        notes += self._resume(resume_step)
+        self._recorder = Recorder(run, attempt, config, self._plan, self.step) if world.is_main else None
+        for note in [f"{world.size} processes on {world.device.type}, {self._plan.batches}", *notes]:
+            self._say(note)
+        self._loader = self._open_train_loader()
+        self._eval_sets = {s.name: self._open_eval_set(s) for s in config.evaluation.sets}
+
+    def run(self) -> str:
+        """Train to the end, or until asked to stop. Returns ``finished`` or ``stopped``."""
+        batches = _timed(iter(self._loader))
+        total = self._plan.calendar.total_steps
+        if 0 < self.step != self._evaluated_step and self._evaluation_is_due():
+            self._evaluate()
+        while self.step < total:
+            asked, answer = self._ask_everyone()
+            began = time.perf_counter()
+            set_learning_rate(self._engine.optimizer.param_groups, self._lr(self.step))
+            result = self._stepper.run(batches)
+            self.step += 1
+            self._record(result, began)
+            asked.wait()
+            stopping = bool(answer.item())
+            if self._evaluation_is_due() and not stopping:
+                self._evaluate()
+            if stopping or self._checkpoint_is_due():
+                self._save()
+            if stopping and self.step < total:
+                return "stopped"
+        return "finished"
+
+    def close(self, outcome: str) -> None:
+        """Release workers and finish the records; ``outcome`` is finished, stopped or failed."""
+        self._loader.close()
+        if self._recorder is not None:
+            self._recorder.close(outcome, self.step)
+
+    def _build(self) -> list[str]:
+        config, world = self._config, self._world
+        model, notes = initial_model(config, self._plan.num_classes)
+        self._engine = parallelize(model, config.training, config.optimizer, self._plan.batches, world)
+        self._normalize = Normalize(config.augment.mean, config.augment.std).to(world.device)
+        self._partition = ZeroPartition(self._engine, world.rank, world.size)
+        decay = config.training.ema_decay
+        self._ema = MovingAverage(self._partition, decay) if decay is not None else None
+        self._stepper = TrainingStep(
+            self._engine, config, self._plan.num_classes, self._plan.batches.accumulation, world, self._ema
+        )
+        return notes
+
+    def _resume(self, resume_step: int | None) -> list[str]:
+        if resume_step is None:
+            return []
+        notes: list[str] = []
+        candidates = [c for c in list_checkpoints(self._run.checkpoints) if c.step <= resume_step]
+        checkpoint = agree_on_checkpoint(candidates, self._world, notes.append)
+        if checkpoint is None:
+            return [*notes, "no intact checkpoint is left: starting from the beginning"]
+        load_checkpoint(checkpoint, self._partition, self._ema)
+        self._restore(checkpoint)
+        return [*notes, f"resumed from {checkpoint.path}"]
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.step = checkpoint.step
+        self._evaluated_step = checkpoint.state["evaluated_step"]
+        self._trained_seconds = checkpoint.state["trained_seconds"]
+        self._best = checkpoint.state["best"]
+
+    def _save(self) -> None:
+        progress = {
+            "step": self.step,
+            "images_seen": self.step * self._plan.batches.global_batch,
+            "evaluated_step": self._evaluated_step,
+            "trained_seconds": self._trained_seconds,
+            "best": self._best,
+            "seed": self._config.seed,
+            "world_size": self._world.size,
+            "zero_stage": self._config.training.zero.stage,
+        }
+        keep = self._config.training.checkpoint.keep
+        save_checkpoint(self._run.checkpoints, self._world, self._partition, self._ema, progress, keep)
+        if self._recorder is not None:
+            self._recorder.commit(self.step)
+
+    def _ask_everyone(self) -> tuple[Any, torch.Tensor]:
+        # Sent before the step and read after it: the answer costs no waiting.
+        answer = torch.tensor([int(bool(self._stop))])
+        return dist.all_reduce(answer, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True), answer
+
+    def _lr(self, step: int) -> float:
+        return learning_rate(step, self._plan.calendar, self._config.optimizer, self._config.schedule)
+
+    def _record(self, result: StepResult, began: float) -> None:
+        if self.step % self._config.training.log_every and self.step != self._plan.calendar.total_steps:
+            self._trained_seconds += time.perf_counter() - began
+            return
+        loss = float(self._world.sum(result.loss) / self._world.size)
+        seconds = time.perf_counter() - began
+        self._trained_seconds += seconds
+        values = {
+            "train/loss": loss,
+            "train/lr": self._lr(self.step - 1),
+            "train/grad_norm": _as_float(self._engine.get_global_grad_norm()),
+            "perf/step_seconds": seconds,
+            "perf/images_per_second": self._plan.batches.global_batch / seconds,
+            "perf/data_wait_share": min(1.0, result.data_wait / seconds),
+            "perf/trained_seconds": self._trained_seconds,
+            "perf/peak_memory_gb": _peak_memory_gb(self._world.device),
+        }
+        if self._recorder is not None:
+            self._recorder.step(self.step, {key: value for key, value in values.items() if value is not None})
+        if not torch.isfinite(torch.tensor(loss)):
+            raise NonFiniteLossError(
+                f"the loss of step {self.step} is {loss}: lower optimizer.lr, lengthen schedule.warmup_epochs"
+                " or set optimizer.clip_grad; the last checkpoint is intact"
+            )
+
+    def _evaluation_is_due(self) -> bool:
+        calendar = self._plan.calendar
+        due = calendar.is_due(self.step, self._config.evaluation.every_epochs)
+        return bool(self._eval_sets) and (due or self.step >= calendar.total_steps)
+
+    def _checkpoint_is_due(self) -> bool:
+        plan, calendar = self._config.training.checkpoint, self._plan.calendar
+        by_steps = plan.every_steps is not None and self.step % plan.every_steps == 0
+        return by_steps or calendar.is_due(self.step, plan.every_epochs) or self.step >= calendar.total_steps
+
+    def _evaluate(self) -> None:
+        self._engine.eval()
+        for weights in self._config.evaluation.weights:
+            if weights == "raw" or self._ema is None:
+                self._evaluate_weights("raw")
+            else:
+                with self._ema.in_place():
+                    self._evaluate_weights("ema")
+        self._partition.forget_gathered()
+        self._engine.train()
+        self._evaluated_step = self.step
+
+    def _evaluate_weights(self, weights: str) -> None:
+        for name, (loader, total) in self._eval_sets.items():
+            accuracy = self._measure(loader, total)
+            key = f"{name}/{weights}"
+            self._best[key] = max(accuracy.top1, self._best.get(key, 0.0))
+            if self._recorder is not None:
+                self._recorder.evaluation(self.step, name, weights, accuracy)
+
+    def _measure(self, loader: EvalLoader, total: int) -> Accuracy:
+        size = self._plan.image_size
+        spare = torch.zeros((1, 3, size, size), dtype=torch.uint8)
+        return count_correct(self._forward, loader, loader.rounds, total, spare, self._world.sum)
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self._engine(self._normalize(images.to(self._world.device, non_blocking=True)))
+
+    def _open_train_loader(self) -> TrainLoader:
+        config, batches = self._config, self._plan.batches
+        reader = open_split(config.data.path, config.data.train_split)
+        order = SampleOrder(
+            reader.num_samples,
+            config.seed,
+            mode=config.data.order,
+            repeats=config.data.repeats,
+            shard_sizes=reader.shard_sizes,
+            block_shards=config.data.block_shards,
+        )
+        return TrainLoader(
+            reader,
+            order,
+            config.augment,
+            image_size=self._plan.image_size,
+            seed=config.seed,
+            global_batch=batches.global_batch,
+            micro_batch=batches.micro_batch,
+            rank=self._world.rank,
+            world_size=batches.world_size,
+            start_step=self.step,
+            workers=config.data.workers,
+            prefetch=config.data.prefetch,
+        )
+
+    def _open_eval_set(self, chosen: EvaluationSet) -> tuple[EvalLoader, int]:
+        """This rank's part of a set, and how many images the whole set has."""
+        config = self._config
+        reader = open_split(config.data.path, chosen.split)
+        loader = EvalLoader(
+            reader,
+            image_size=self._plan.image_size,
+            crop_ratio=config.evaluation.crop_ratio,
+            batch=config.evaluation.batch,
+            rank=self._world.rank,
+            world_size=self._world.size,
+            workers=config.data.workers,
+        )
+        return loader, reader.num_samples
+
+    def _say(self, text: str) -> None:
+        if self._recorder is not None:
+            self._recorder.say(text)
+
+
+def _timed(batches: Iterator[MicroBatch]) -> Iterator[tuple[MicroBatch, float]]:
+    clock: Callable[[], float] = time.perf_counter
+    while True:
+        began = clock()
+        batch = next(batches)
+        yield batch, clock() - began
+
+
+def _as_float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _peak_memory_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

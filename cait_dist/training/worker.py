@@ -1,0 +1,80 @@
+"""The program every rank runs: ``python -m cait_dist.training.worker RUN_DIR ATTEMPT``.
+
+Started by `cait train` on one machine and by SLURM on many; who it is, it reads from the environment (see
+``process_group``), and what to do, from the attempt's directory. It leaves with status 0 when the run is finished,
+75 when it saved and stopped, 2 when the user can mend the cause, 1 otherwise; what went wrong is also written into
+``attempt-K/rank-R.error.json``, so that the first failure can be told from those it caused.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from cait_dist.errors import is_for_user
+from cait_dist.tracking.run_directory import RunDirectory, write_json
+
+from .preempt import EXIT_SAVED, StopRequest
+
+EXIT_BAD_INPUT = 2
+
+
+def main(run_dir: str, attempt: str) -> NoReturn:
+    """Run one rank; never returns, because a broken process group can hang the interpreter's own shutdown."""
+    run, number = RunDirectory(Path(run_dir)), int(attempt)
+    stop = StopRequest().listen()
+    _follow_parent()
+    status = 1
+    try:
+        status = _train(run, number, stop)
+    except BaseException as error:
+        status = _report(run, number, error)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _train(run: RunDirectory, number: int, stop: StopRequest) -> int:
+    from cait_dist.config import load_config  # noqa: PLC0415 - errors while importing are reported too
+
+    from .process_group import join  # noqa: PLC0415
+    from .trainer import Trainer  # noqa: PLC0415
+
+    config = load_config(run.attempt(number) / "config.yaml").config
+    entry = next(a for a in run.read_record()["attempts"] if a["number"] == number)
+    world = join(config.training.collective_timeout)
+    trainer = Trainer(run, number, config, world, entry["resumed_from"], stop)
+    outcome = "failed"
+    try:
+        outcome = trainer.run()
+    finally:
+        trainer.close(outcome)
+    world.leave()
+    return 0 if outcome == "finished" else EXIT_SAVED
+
+
+def _report(run: RunDirectory, number: int, error: BaseException) -> int:
+    rank = int(os.environ.get("RANK", "0"))
+    explained = is_for_user(error)
+    text = "".join(traceback.format_exception(error))
+    facts = {"rank": rank, "time": time.time(), "explained": explained, "message": str(error), "traceback": text}
+    write_json(run.attempt(number) / f"rank-{rank}.error.json", facts)
+    print(text, file=sys.stderr)
+    return EXIT_BAD_INPUT if explained else 1
+
+
+def _follow_parent() -> None:
+    """Ask Linux for SIGTERM when the launcher dies: a rank nobody watches saves and ends."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, int(signal.SIGTERM))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

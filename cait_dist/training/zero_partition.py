@@ -1,0 +1,140 @@
+"""Where DeepSpeed keeps which numbers.
+
+The fp32 master weights and AdamW's moments of a parameter live on different ranks in different places for each ZeRO
+stage. This module is the only one that knows: it describes what *this* rank holds as fragments of named parameters, so
+that the moving average and the checkpoints work on plain flat tensors and need no case for any stage.
+
+=====  ======================================  =======================================================
+stage  flat tensors of a rank                  fragment of a parameter
+=====  ======================================  =======================================================
+0      one per parameter, the parameter        all of it, on every rank
+1, 2   one per parameter group, 1/W of it      where the group's flat vector is cut, possibly mid-parameter
+3      one per sub-group                       the rank's 1/W of every parameter, the last one padded
+=====  ======================================  =======================================================
+
+These are private attributes of DeepSpeed: its version is pinned exactly, and the tests compare every stage with
+stage 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's state per parameter, as torch names it."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """``numel`` elements of parameter ``name`` from ``start`` on (flattened), at ``offset`` of flat tensor ``flat``."""
+
+    name: str
+    start: int
+    numel: int
+    flat: int
+    offset: int
+
+    def of(self, flats: list[torch.Tensor]) -> torch.Tensor:
+        """View of this fragment in flat tensors laid out like the master weights."""
+        return flats[self.flat].narrow(0, self.offset, self.numel)
+
+
+class ZeroPartition:
+    """This rank's fp32 master weights and optimizer state under a DeepSpeed engine.
+
+    Attributes:
+        shapes: shape of every parameter by name
+        fragments: what this rank holds
+        owned: what this rank writes into a checkpoint: over all ranks, every element exactly once
+    """
+
+    def __init__(self, engine: Any, rank: int, world_size: int) -> None:
+        self._engine = engine
+        self._stage = engine.zero_optimization_stage()
+        named = list(engine.module.named_parameters())
+        self.shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in named}
+        self.fragments = list(self._find_fragments(named, rank))
+        self.owned = self.fragments if self._stage else self.fragments[rank::world_size]
+
+    def masters(self) -> list[torch.Tensor]:
+        """Flat fp32 master weights, live."""
+        return [anchor.data.view(-1) for anchor in self._anchors()]
+
+    def moments(self, kind: str) -> list[torch.Tensor]:
+        """Flat optimizer state of that kind (see ``MOMENTS``), live; zeros are created before the first step."""
+        states = self._engine.basic_optimizer.state
+        return [_ensure_state(states, a, self._fused)[kind].view(-1) for a in self._anchors()]
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Updates AdamW has made, as its bias correction counts them."""
+        return int(_ensure_state(self._engine.basic_optimizer.state, self._anchors()[0], self._fused)["step"])
+
+    @optimizer_steps.setter
+    def optimizer_steps(self, steps: int) -> None:
+        for anchor in self._anchors():
+            # Filled, not assigned: one tensor shared between groups would be counted up once per group.
+            _ensure_state(self._engine.basic_optimizer.state, anchor, self._fused)["step"].fill_(steps)
+
+    def publish(self) -> None:
+        """Make the model compute with the master weights as they are now. Collective."""
+        optimizer = self._engine.optimizer
+        if self._stage in (1, 2):
+            optimizer.update_lp_params()
+        elif self._stage == 3:
+            self._publish_stage_3(optimizer)
+
+    def forget_gathered(self) -> None:
+        """Release parameters that a forward pass without backward left gathered: an edit would not reach them."""
+        if self._stage == 3:
+            self._engine.empty_partition_cache()
+
+    @property
+    def _fused(self) -> bool:
+        return bool(self._engine.basic_optimizer.defaults.get("fused"))
+
+    def _anchors(self) -> list[torch.Tensor]:
+        """The tensors the optimizer updates, which are also the keys of its state."""
+        optimizer = self._engine.optimizer
+        if self._stage == 3:
+            return list(optimizer.fp32_partitioned_groups_flat)
+        if self._stage in (1, 2):
+            return list(optimizer.single_partition_of_fp32_groups)
+        return [p for _, p in self._engine.module.named_parameters()]
+
+    def _find_fragments(self, named: list[tuple[str, Any]], rank: int) -> Iterator[Fragment]:
+        for index, (name, parameter) in enumerate(named):
+            if self._stage == 0:
+                yield Fragment(name, 0, parameter.numel(), index, 0)
+            elif self._stage == 3:
+                optimizer = self._engine.optimizer
+                flat, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+                start = rank * size
+                numel = min(size, parameter.ds_numel - start)
+                if numel > 0:
+                    yield Fragment(name, start, numel, flat, offset)
+            elif parameter._hp_mapping is not None:
+                mapping = parameter._hp_mapping
+                where, numel = mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel
+                yield Fragment(name, where, numel, mapping.param_group_index, mapping.hp_fragment_address.start)
+
+    def _publish_stage_3(self, optimizer: Any) -> None:
+        for group in range(len(optimizer.fp32_partitioned_groups_flat)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if len(optimizer.persistent_parameters) > 0:
+            # Small parameters are never released, so each rank's own copy has to be made anew.
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        optimizer.invalidate_secondary_tensor()
+
+
+def _ensure_state(
+    states: dict[Any, dict[str, torch.Tensor]], anchor: torch.Tensor, fused: bool
+) -> dict[str, torch.Tensor]:
+    state = states[anchor]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=anchor.device if fused else "cpu")
+        for kind in MOMENTS:
+            state[kind] = torch.zeros_like(anchor.data)
+    return state

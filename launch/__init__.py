@@ -1,0 +1,1 @@
+"""Starting training where it is to run: on this machine, or through SLURM."""

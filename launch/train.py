@@ -1,0 +1,66 @@
+"""`cait train`: check, claim the run directory, start the ranks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cait_dist.config import RunConfig, load_config
+
+
+def train_locally(
+    config_path: Path, overrides: Sequence[str], processes: int | None, run_dir: Path | None, resume: str
+) -> int:
+    """Train on this machine; returns the status to exit with.
+
+    Args:
+        config_path: YAML file
+        overrides: ``key=value`` settings that win over it
+        processes: ranks; None for one per visible GPU, or one
+        run_dir: instead of ``runs_dir/name``
+        resume: auto, never or a step
+
+    Raises:
+        ValueError: of the project's own kinds, before anything is written or started
+    """
+    config = _place(load_config(config_path, overrides).config, run_dir)
+
+    from cait_dist.training.attempt import begin_attempt  # noqa: PLC0415 - loads torch; a wrong file is told before
+    from cait_dist.training.preflight import preflight  # noqa: PLC0415
+
+    from .local import run_locally  # noqa: PLC0415
+
+    count = processes or _one_per_gpu()
+    plan = preflight(config, count)
+    attempt = begin_attempt(config, plan, resume)
+    if attempt is None:
+        print(f"{config.run_dir} is finished: nothing to do (its report: {config.run_dir / 'report.md'})")
+        return 0
+    status = run_locally(attempt, count)
+    if status == 0:
+        _say_where(config)
+    return status
+
+
+def _place(config: RunConfig, run_dir: Path | None) -> RunConfig:
+    if run_dir is None:
+        return config
+    return RunConfig.model_validate({**config.model_dump(), "runs_dir": run_dir.parent, "name": run_dir.name})
+
+
+def _one_per_gpu() -> int:
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 1
+
+
+def _say_where(config: RunConfig) -> None:
+    from cait_dist.tracking.report import summarize  # noqa: PLC0415
+    from cait_dist.tracking.run_directory import RunDirectory  # noqa: PLC0415
+
+    summary = summarize(RunDirectory(config.run_dir))
+    best = [f"{key} {value:.2f} %" for key, value in summary["last"].items() if key.endswith("top1")]
+    print()
+    print(f"finished   {', '.join(best) or 'no evaluation was asked for'}")
+    if summary["images_per_second"]:
+        print(f"speed      {summary['images_per_second']:.0f} images/s (median)")
+    print(f"run        {config.run_dir}")
+    print(f"MLflow     cait track ui {config.runs_dir}")
