@@ -1,0 +1,68 @@
+"""What training wrote loads into timm, and gives the same logits there."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from timm_reference import import_timm_cait
+from training_command import CAIT, train
+
+from cait_dist.config import load_config
+from cait_dist.models.weights import load_weights
+from cait_dist.training.preflight import build_model
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run_path(shared_config: Path) -> Path:
+    return train(shared_config, "training.zero.stage=3", "--processes", "2", name="exported").path
+
+
+def export(run_path: Path, out: Path, weights: str) -> None:
+    command = [str(CAIT), "export", str(run_path), "--out", str(out), "--weights", weights]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("weights", ["raw", "ema"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_exported_weights_give_the_same_logits_in_timm(
+    run_path: Path, tmp_path: Path, weights: str, suffix: str
+) -> None:
+    import_timm_cait()
+    import timm  # noqa: PLC0415
+
+    out = tmp_path / f"weights{suffix}"
+    export(run_path, out, weights)
+    theirs = timm.create_model(
+        "cait_xxs24_224",
+        img_size=16,
+        patch_size=4,
+        embed_dim=24,
+        depth=3,
+        depth_token_only=2,
+        num_heads=2,
+        num_classes=10,
+    ).eval()
+    theirs.load_state_dict(read(out), strict=True)
+    ours = build_model(load_config(run_path / "config.yaml").config.model, 10).eval()
+    load_weights(ours, out)
+    images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
+
+
+def test_raw_weights_and_their_average_differ(run_path: Path, tmp_path: Path) -> None:
+    for weights in ("raw", "ema"):
+        export(run_path, tmp_path / f"{weights}.safetensors", weights)
+    raw, ema = (load_file(tmp_path / f"{weights}.safetensors") for weights in ("raw", "ema"))
+    assert not torch.equal(raw["head.weight"], ema["head.weight"])
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    published = torch.load(path, weights_only=True)["model"]
+    return {name.removeprefix("module."): tensor for name, tensor in published.items()}

@@ -1,0 +1,68 @@
+"""What a user sees when a rank fails: the first failure, on the console, whichever rank it was."""
+
+from pathlib import Path
+
+import pytest
+from training_command import start
+
+pytestmark = pytest.mark.slow
+
+FAULT = """
+import os
+if os.environ.get("RANK") == "1":
+    import cait_dist.training.step as step
+    original, calls = step.TrainingStep.run, []
+    def run(self, batches):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("the fault that the test has put in")
+        return original(self, batches)
+    step.TrainingStep.run = run
+"""
+
+
+def test_the_first_failing_rank_s_traceback_is_shown(tiny_config: Path, tmp_path: Path) -> None:
+    # Python runs sitecustomize at its start: the fault reaches rank 1 without a hook in the product.
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    training = start(tiny_config, "--processes", "2", PYTHONPATH=str(tmp_path))
+    status, _, err = training.finish()
+    assert status == 1
+    assert "rank 1 failed first:" in err
+    assert "RuntimeError: the fault that the test has put in" in err
+    assert "Connection" not in err.partition("rank 1 failed first")[0]
+    assert training.run.read_record()["attempts"][0]["outcome"] == "failed"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tiny_config: Path) -> None:
+    status, _, err = start(tiny_config, "--processes", "2", "optimizer.lr=1e30", "optimizer.clip_grad=null").finish()
+    assert status == 2
+    assert "the loss of step" in err
+    assert "lower optimizer.lr" in err
+    assert "Traceback" not in err
+
+
+def test_a_corrupt_image_is_named_with_its_place(tiny_config: Path, digits: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy_with_corrupt_images(digits, copy)
+    status, _, err = start(tiny_config, "--processes", "2", f"data.path={copy}").finish()
+    assert status == 2
+    assert "cait verify" in err
+    assert str(copy) in err
+    assert "Traceback" not in err
+
+
+def copy_with_corrupt_images(source: Path, copy: Path) -> None:
+    """Zero the content of every image of one shard; all sizes stay."""
+    import shutil  # noqa: PLC0415
+
+    from cait_dist.data.reader_webdataset import WebDatasetReader  # noqa: PLC0415
+
+    shutil.copytree(source, copy)
+    reader = WebDatasetReader(copy / "train")
+    shard = sorted((copy / "train").glob("*.tar"))[0]
+    content = bytearray(shard.read_bytes())
+    for index in range(reader.shard_sizes[0]):
+        image = reader.read(index)
+        at = bytes(content).index(image)
+        content[at + 2 : at + len(image)] = bytes(len(image) - 2)
+    shard.write_bytes(content)
