@@ -32,9 +32,8 @@ def train_locally(
     plan = preflight(config, count)
     attempt = begin_attempt(config, plan, resume)
     if attempt is None:
-        print(f"{config.run_dir} is finished: nothing to do (its report: {config.run_dir / 'report.md'})")
-        return 0
-    status = run_locally(attempt, count)
+        print(f"{config.run_dir} is finished: nothing to do")
+    status = run_locally(attempt, count) if attempt is not None else 0
     if status == 0:
         _say_where(config)
     return status

@@ -1,20 +1,22 @@
 """Runs many training configurations in one launch and reports every step's loss and sample ids.
 
-Argument: {"config": path, "cases": [{"name", "overrides", "steps", "perturb", "from", "save", "save_at"}]}, where
-``from`` and ``save`` are folders of checkpoints and ``save_at`` is a step and such a folder. Everything is the
-project's own: preflight, loader, step, engine, checkpoint.
+Argument: {"config": path, "cases": [{"name", "overrides", "steps", "perturb", "from", "save", "save_at",
+"look_at_average"}]}. ``from`` and ``save`` are folders of checkpoints, ``save_at`` is a step and such a folder;
+``look_at_average`` runs the model with its average after every step. Everything is the project's own: preflight,
+loader, step, engine, checkpoint.
 """
 
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cait_dist.config import load_config
-from cait_dist.data.loader import TrainLoader
+from cait_dist.data.loader import MicroBatch, TrainLoader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
 from cait_dist.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
@@ -31,46 +33,132 @@ from cait_dist.training.zero_partition import ZeroPartition
 def main() -> None:
     arguments, out = json.loads(sys.argv[1]), Path(sys.argv[2])
     world = join(120)
-    results = {case["name"]: run_case(case, arguments["config"], world) for case in arguments["cases"]}
+    results = {case["name"]: Case(case, arguments["config"], world).run() for case in arguments["cases"]}
     if world.is_main:
         out.write_text(json.dumps(results))
     world.barrier()
     world.leave()
 
 
-def run_case(case: dict[str, Any], config_path: str, world: World) -> dict[str, Any]:
-    config = load_config(config_path, case["overrides"]).config
-    plan = make_plan(config, world.size)
-    model, _ = initial_model(config, plan.num_classes)
-    if case.get("perturb"):
-        perturb(model)
-    engine = parallelize(model, config.training, config.optimizer, plan.batches, world)
-    partition = ZeroPartition(engine, world.rank, world.size)
-    ema = MovingAverage(partition, config.training.ema_decay) if config.training.ema_decay else None
-    start = 0
-    if case.get("from"):
-        checkpoint = list_checkpoints(Path(case["from"]))[-1]
-        load_checkpoint(checkpoint, partition, ema)
-        start = checkpoint.step
-    stepper = TrainingStep(engine, config, plan.num_classes, plan.batches.accumulation, world, ema)
-    losses, norms = [], []
-    ids: list[tuple[int, int]] = []
-    with open_loader(config, plan, world, start) as loader:
-        batches = watch(loader, ids)
-        for step in range(start, start + case["steps"]):
-            set_learning_rate(
-                engine.optimizer.param_groups, learning_rate(step, plan.calendar, config.optimizer, config.schedule)
-            )
-            result = stepper.run(batches)
-            losses.append(float(world.sum(result.loss) / world.size))
-            norm = engine.get_global_grad_norm()
-            norms.append(None if norm is None else float(norm))
-            at, folder = case.get("save_at", (None, None))
-            if at == step + 1:
-                save_checkpoint(Path(folder), world, partition, ema, {"step": at}, keep=2)
-    if case.get("save"):
-        save_checkpoint(Path(case["save"]), world, partition, ema, {"step": start + case["steps"]}, keep=2)
-    return {"losses": losses, "norms": norms, "ids": gather_ids(ids, world), "weights": digest(partition, ema, world)}
+class Case:
+    """One configuration on one fresh engine."""
+
+    def __init__(self, case: dict[str, Any], config_path: str, world: World) -> None:
+        self.case, self.world = case, world
+        self.config = load_config(config_path, case["overrides"]).config
+        self.plan = make_plan(self.config, world.size)
+        model, _ = initial_model(self.config, self.plan.num_classes)
+        if case.get("perturb"):
+            perturb(model)
+        training = self.config.training
+        self.engine = parallelize(model, training, self.config.optimizer, self.plan.batches, world)
+        self.partition = ZeroPartition(self.engine, world.rank, world.size)
+        self.ema = MovingAverage(self.partition, training.ema_decay or 0.5)
+        self.start = self.load()
+        self.plain = PlainAverage(model, training.ema_decay or 0.5) if training.zero.stage == 0 else None
+        self.average: list[float] = []
+        self.seen: list[tuple[int, int]] = []
+
+    def run(self) -> dict[str, Any]:
+        accumulation = self.plan.batches.accumulation
+        stepper = TrainingStep(self.engine, self.config, self.plan.num_classes, accumulation, self.world, self.ema)
+        losses, norms = [], []
+        with self.open_loader() as loader:
+            batches = self.watch(loader)
+            for step in range(self.start, self.start + self.case["steps"]):
+                set_learning_rate(self.engine.optimizer.param_groups, self.lr(step))
+                losses.append(float(self.world.sum(stepper.run(batches).loss) / self.world.size))
+                norms.append(as_float(self.engine.get_global_grad_norm()))
+                self.after(step + 1)
+        return {
+            "losses": losses,
+            "norms": norms,
+            "ids": self.gather_ids(),
+            "weights": self.digest(),
+            "average": self.average,
+            "plain_average": self.plain.logits(self.engine.module, self.plan.image_size) if self.plain else None,
+        }
+
+    def load(self) -> int:
+        if not self.case.get("from"):
+            return 0
+        checkpoint = list_checkpoints(Path(self.case["from"]))[-1]
+        load_checkpoint(checkpoint, self.partition, self.ema)
+        return checkpoint.step
+
+    def after(self, step: int) -> None:
+        if self.plain:
+            self.plain.update(self.engine.module)
+        if self.case.get("look_at_average"):
+            self.average = self.look_at_average()
+        last = self.start + self.case["steps"]
+        for at, folder in ((last, self.case.get("save")), self.case.get("save_at", (None, None))):
+            if folder and at == step:
+                save_checkpoint(Path(folder), self.world, self.partition, self.ema, {"step": at}, keep=2)
+
+    def look_at_average(self) -> list[float]:
+        self.engine.eval()
+        with self.ema.in_place(), torch.no_grad():
+            logits: list[float] = self.engine(fixed_images(self.plan.image_size)).float().flatten().tolist()
+        self.engine.train()
+        return logits
+
+    def lr(self, step: int) -> float:
+        return learning_rate(step, self.plan.calendar, self.config.optimizer, self.config.schedule)
+
+    def open_loader(self) -> TrainLoader:
+        reader = open_split(self.config.data.path, self.config.data.train_split)
+        return TrainLoader(
+            reader,
+            SampleOrder(reader.num_samples, self.config.seed),
+            self.config.augment,
+            image_size=self.plan.image_size,
+            seed=self.config.seed,
+            global_batch=self.plan.batches.global_batch,
+            micro_batch=self.plan.batches.micro_batch,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            start_step=self.start,
+        )
+
+    def watch(self, loader: TrainLoader) -> Iterator[tuple[MicroBatch, float]]:
+        for batch in loader:
+            self.seen.extend(zip(batch.positions.tolist(), batch.ids.tolist(), strict=True))
+            yield batch, 0.0
+
+    def gather_ids(self) -> list[int]:
+        """Sample ids of all ranks in the order of the stream."""
+        return [sample for _, sample in sorted(pair for rank in self.gather(self.seen) for pair in rank)]
+
+    def digest(self) -> str:
+        """One hash over every rank's master weights, moments and average: equal only if all bits are."""
+        moments = [flat for kind in ("exp_avg", "exp_avg_sq") for flat in self.partition.moments(kind)]
+        flats = [*self.partition.masters(), *moments, *self.ema.flats]
+        mine = hashlib.sha256(b"".join(flat.detach().cpu().numpy().tobytes() for flat in flats)).hexdigest()
+        return "".join(self.gather(mine))
+
+    def gather(self, mine: Any) -> list[Any]:
+        everyone: list[Any] = [None] * self.world.size
+        torch.distributed.all_gather_object(everyone, mine, group=self.world.control)
+        return everyone
+
+
+class PlainAverage:
+    """The moving average as one would write it for a whole model in one place: the reference."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def update(self, model: torch.nn.Module) -> None:
+        for name, p in model.named_parameters():
+            self.weights[name] = self.decay * self.weights[name] + (1 - self.decay) * p.detach()
+
+    def logits(self, model: torch.nn.Module, size: int) -> list[float]:
+        model.eval()
+        with torch.no_grad():
+            logits: list[float] = torch.func.functional_call(model, self.weights, fixed_images(size)).flatten().tolist()
+        return logits
 
 
 def perturb(model: torch.nn.Module) -> None:
@@ -81,44 +169,12 @@ def perturb(model: torch.nn.Module) -> None:
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
 
 
-def open_loader(config: Any, plan: Any, world: World, start: int) -> TrainLoader:
-    reader = open_split(config.data.path, config.data.train_split)
-    order = SampleOrder(reader.num_samples, config.seed, repeats=config.data.repeats)
-    return TrainLoader(
-        reader,
-        order,
-        config.augment,
-        image_size=plan.image_size,
-        seed=config.seed,
-        global_batch=plan.batches.global_batch,
-        micro_batch=plan.batches.micro_batch,
-        rank=world.rank,
-        world_size=world.size,
-        start_step=start,
-    )
+def fixed_images(size: int) -> torch.Tensor:
+    return torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(2))
 
 
-def watch(loader: TrainLoader, seen: list[tuple[int, int]]) -> Any:
-    for batch in loader:
-        seen.extend(zip(batch.positions.tolist(), batch.ids.tolist(), strict=True))
-        yield batch, 0.0
-
-
-def gather_ids(seen: list[tuple[int, int]], world: World) -> list[int]:
-    """Sample ids of all ranks in the order of the stream."""
-    everyone: list[Any] = [None] * world.size
-    torch.distributed.all_gather_object(everyone, seen, group=world.control)
-    return [sample for _, sample in sorted(pair for rank in everyone for pair in rank)]
-
-
-def digest(partition: ZeroPartition, ema: MovingAverage | None, world: World) -> str:
-    """One hash over every rank's master weights, moments and average: equal only if all bits are."""
-    flats = [*partition.masters(), *partition.moments("exp_avg"), *partition.moments("exp_avg_sq")]
-    flats += ema.flats if ema else []
-    mine = hashlib.sha256(b"".join(flat.detach().cpu().numpy().tobytes() for flat in flats)).hexdigest()
-    everyone: list[Any] = [None] * world.size
-    torch.distributed.all_gather_object(everyone, mine, group=world.control)
-    return "".join(everyone)
+def as_float(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The partitioned moving average is the plain one, at every ZeRO stage, and looking at it disturbs nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks import run_on_ranks
+
+PROGRAM = Path(__file__).with_name("zero_program.py")
+STAGES = (0, 1, 2, 3)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def results(shared_config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    cases = [
+        {
+            "name": f"{precision}-z{stage}-{'looking' if looking else 'blind'}",
+            "overrides": [f"training.zero.stage={stage}", f"training.precision={precision}"],
+            "steps": 6,
+            "perturb": True,
+            "look_at_average": looking,
+        }
+        for stage in STAGES
+        for precision in ("fp32", "bf16")
+        for looking in (True, False)
+    ]
+    out = tmp_path_factory.mktemp("average") / "out.json"
+    return run_on_ranks(PROGRAM, 2, {"config": str(shared_config), "cases": cases}, out)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_it_equals_the_average_of_the_whole_weights(results: dict[str, Any], stage: int) -> None:
+    plain = results["fp32-z0-looking"]["plain_average"]
+    assert results[f"fp32-z{stage}-looking"]["average"] == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_in_bf16_the_model_computes_with_the_rounded_average(results: dict[str, Any], stage: int) -> None:
+    plain = results["fp32-z0-looking"]["plain_average"]
+    assert results[f"bf16-z{stage}-looking"]["average"] == pytest.approx(plain, abs=0.1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_training_goes_on_as_if_nobody_had_looked(results: dict[str, Any], stage: int, precision: str) -> None:
+    looking, blind = (results[f"{precision}-z{stage}-{how}"] for how in ("looking", "blind"))
+    assert looking["losses"] == blind["losses"]
+    assert looking["weights"] == blind["weights"]
