@@ -79,7 +79,10 @@ class ZeroPartition:
             _ensure_state(self._engine.basic_optimizer.state, anchor, self._fused)["step"].fill_(steps)
 
     def publish(self) -> None:
-        """Make the model compute with the master weights as they are now. Collective."""
+        """Make the model compute with the master weights as they are now. Collective.
+
+        At stage 3 ``forget_gathered`` must have been called before the weights were changed.
+        """
         optimizer = self._engine.optimizer
         if self._stage in (1, 2):
             optimizer.update_lp_params()
@@ -87,7 +90,10 @@ class ZeroPartition:
             self._publish_stage_3(optimizer)
 
     def forget_gathered(self) -> None:
-        """Release parameters that a forward pass without backward left gathered: an edit would not reach them."""
+        """Release whole parameters that ranks still hold, as an edit of the partitions would not reach them.
+
+        A forward pass without backward leaves them gathered, and small ones are never released by themselves.
+        """
         if self._stage == 3:
             self._engine.empty_partition_cache()
 
@@ -123,9 +129,6 @@ class ZeroPartition:
     def _publish_stage_3(self, optimizer: Any) -> None:
         for group in range(len(optimizer.fp32_partitioned_groups_flat)):
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        if len(optimizer.persistent_parameters) > 0:
-            # Small parameters are never released, so each rank's own copy has to be made anew.
-            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
         optimizer.invalidate_secondary_tensor()
 
 

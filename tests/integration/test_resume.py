@@ -98,6 +98,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_loud_message(
     assert_same(again.run, straight[2])
 
 
+def test_decoding_in_worker_processes_changes_nothing(shared_config: Path, straight: dict[int, RunDirectory]) -> None:
+    assert_same(train(shared_config, "data.workers=2", "--processes", "2", name="workers"), straight[2])
+
+
 def test_a_finished_run_has_nothing_to_do(shared_config: Path, straight: dict[int, RunDirectory]) -> None:
     again = start(shared_config, "training.zero.stage=2", "--processes", "2", name="straight-2")
     status, out, _ = again.finish()
