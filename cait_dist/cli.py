@@ -34,11 +34,12 @@ RunDir = Annotated[Path, typer.Argument(help="run directory, e.g. runs/digits", 
 def prep(
     source: Annotated[str, typer.Argument(help="folder of images (train/CLASS/*.jpg), or the word digits")],
     out: Annotated[Path, typer.Option(help="folder to write, one sub-folder per split")],
-    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: one per core")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: as many as pay")] = None,
     seed: Annotated[int, typer.Option(help="decides the shuffle, and the split where the source has none")] = 0,
     shard_samples: Annotated[int | None, typer.Option(min=1, help="most in a shard; default: fits the set")] = None,
     image_size: Annotated[int, typer.Option(min=8, help="digits only: side of the images in pixels")] = 32,
     val_share: Annotated[float, typer.Option(min=0, max=0.9, help="share to hold out where there is no val/")] = 0.0,
+    max_broken: Annotated[float, typer.Option(min=0, max=1, help="share of broken images that is put up with")] = 0.01,
 ) -> None:
     """Shard images into WebDataset tars with a manifest. Killed at any moment, a second call finishes the rest."""
     from data_prep.plan import make_plan  # noqa: PLC0415
@@ -46,15 +47,19 @@ def prep(
     from data_prep.sources import open_source  # noqa: PLC0415
 
     images = open_source(source, image_size=image_size, val_share=val_share, seed=seed)
-    typer.echo(run(make_plan(images, out, seed=seed, shard_size=shard_samples), workers or os.cpu_count() or 1))
+    plan = make_plan(images, out, seed=seed, shard_size=shard_samples, max_broken=max_broken)
+    typer.echo(run(plan, workers))
 
 
 @app.command()
-def verify(directory: Annotated[Path, typer.Argument(help="folder written by `cait prep`")]) -> None:
+def verify(
+    directory: Annotated[Path, typer.Argument(help="folder written by `cait prep`")],
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: one per core")] = None,
+) -> None:
     """Read every shard again: checksums, counts, labels, and every image decoded. Status 1 if anything is wrong."""
     from data_prep.verify import verify as verify_dataset  # noqa: PLC0415
 
-    report = verify_dataset(directory)
+    report = verify_dataset(directory, workers=workers or os.cpu_count() or 1, progress=True)
     typer.echo(report)
     raise typer.Exit(0 if report.ok else 1)
 

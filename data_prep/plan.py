@@ -22,7 +22,7 @@ import numpy.typing as npt
 from .errors import DataPrepError
 from .files import write_whole
 from .manifest import FORMAT_VERSION
-from .sources import Source, Split
+from .split import Source, Split
 
 PLAN_FILE = "plan.json"
 # A tar of 1,000 ImageNet photographs has about 110 MB: long enough for sequential reads, short enough to build again.

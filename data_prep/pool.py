@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
@@ -62,7 +63,7 @@ def _collect(
     upcoming = iter(tasks)
     while True:
         # Few tasks are handed out ahead: a million names need not lie in a queue.
-        while len(waiting) < 2 * workers and (task := next(upcoming, None)) is not None:
+        for task in islice(upcoming, 2 * workers - len(waiting)):
             waiting[executor.submit(_work, work, task)] = task
         if not waiting:
             return

@@ -25,6 +25,8 @@ from .files import write_whole
 from .manifest import (
     MANIFEST_FILE,
     QUARANTINE_FILE,
+    SAMPLES_FILE,
+    SOURCES_FILE,
     Manifest,
     ManifestError,
     load_manifest,
@@ -33,6 +35,7 @@ from .manifest import (
 from .plan import Plan, ShardTask, claim_folder
 from .pool import map_tasks
 from .progress import ImageProgress
+from .repair import recover_records
 from .shard import build_task, record_path, require_record
 
 Quarantine = list[tuple[str, str]]
@@ -98,6 +101,7 @@ def run(plan: Plan, workers: int | None = None, progress: bool = True) -> Summar
         if (ready := _finished(plan)) is not None:
             return _summary(plan, ready, plan.num_shards, started, nothing_to_do=True)
         _sweep(plan)
+        recover_records(plan)
         for remark in plan.source.remarks:
             shown.say(remark)
         found = 0
@@ -189,7 +193,8 @@ def _tasks(plan: Plan, split: str) -> list[ShardTask]:
 
 def _finished(plan: Plan) -> dict[str, Manifest] | None:
     """The manifests, if all are there and their files have the right sizes."""
-    if not all((plan.out / split / MANIFEST_FILE).exists() for split in plan.splits):
+    files = (MANIFEST_FILE, SAMPLES_FILE, SOURCES_FILE)
+    if not all((plan.out / split / name).exists() for split in plan.splits for name in files):
         return None
     try:
         return {split: load_manifest(plan.out / split) for split in plan.splits}

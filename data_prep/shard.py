@@ -116,8 +116,13 @@ def build_task(task: ShardTask, stopped: Callable[[], bool] = lambda: False) -> 
     stored = write_shard(task.path, images())
     rows = [(place, offset, size) for place, (offset, size) in zip(kept, stored.places, strict=True)]
     record = Record(task.plan_digest, stored.size, stored.sha256, rows, changes, quarantine)
-    write_whole(record_path(task.path), json.dumps(asdict(record)).encode())
+    write_record(task, record)
     return Built(record, found_finished=False)
+
+
+def write_record(task: ShardTask, record: Record) -> None:
+    """Note that a shard is finished."""
+    write_whole(record_path(task.path), json.dumps(asdict(record)).encode())
 
 
 def read_record(task: ShardTask) -> Record | None:

@@ -199,7 +199,7 @@ def _check_shard(task: _ShardTask, stopped: Callable[[], bool], *, decode: bool)
     return problems
 
 
-_REMEDY = "fetch the shard again, or delete the manifest of its split and run `cait prep` again"
+_REMEDY = "fetch the shard again, or delete it and run the same `cait prep` again"
 
 
 def _check_rows(task: _ShardTask, stopped: Callable[[], bool], decode: bool) -> Iterator[str]:

@@ -99,6 +99,7 @@ def mix_plan(
             f"samples from an even place on; got {len(positions)} from {positions[:1]}; choose an even micro-batch"
         )
     rows, of_row = np.unique(uniforms, axis=0, return_inverse=True)
+    of_row = of_row.reshape(-1)  # NumPy 2.0 alone gives it another axis
     is_mixed, switch, amount, down, across = rows.T
     mixed = is_mixed < augment.mix_probability
     cutmix_share = augment.cutmix_share if augment.mixup > 0 and augment.cutmix > 0 else float(augment.cutmix > 0)
@@ -139,7 +140,7 @@ def _beta(uniforms: npt.NDArray[np.float64], alpha: float) -> npt.NDArray[np.flo
     """Turn uniform numbers into Beta(alpha, alpha) ones by its inverse distribution function."""
     if alpha in (0.0, 1.0):
         return uniforms
-    from scipy.special import betaincinv  # type: ignore[import-untyped]  # noqa: PLC0415 - slow to import
+    from scipy.special import betaincinv  # noqa: PLC0415 - slow to import
 
     return np.asarray(betaincinv(alpha, alpha, uniforms), dtype=np.float64)
 

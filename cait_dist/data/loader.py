@@ -11,142 +11,35 @@ The evaluation loader goes once through this rank's exact part of a set; nothing
 from __future__ import annotations
 
 import atexit
+import contextlib
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .crop import CropSettings, eval_view, train_view, view_uniforms
-from .decode import Pixels
-from .errors import CorruptImageError, DataError
+from .batches import EvalBatch, EvalBatches, MicroBatch, Reader, Slot, TrainBatches
+from .crop import CropSettings
+from .errors import DataError
 from .order import SampleOrder, eval_slice, rank_positions
 from .workers import prepare_worker
 
-Ids = npt.NDArray[np.int64]
+__all__ = ["EvalBatch", "EvalLoader", "MicroBatch", "TrainLoader"]
 
 
-class Reader(Protocol):
-    """What loading asks of a storage format."""
-
-    @property
-    def num_samples(self) -> int:
-        """Number of samples; ids are below it."""
-
-    @property
-    def labels(self) -> Ids:
-        """``(num_samples,)``."""
-
-    def read(self, index: int) -> bytes:
-        """The encoded image of one sample."""
-
-    def locate(self, index: int) -> str:
-        """Where it lies, for messages."""
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """What one rank computes at once in training.
-
-    Attributes:
-        step: optimizer step it belongs to.
-        micro: its number within the step on this rank.
-        positions: ``(b,)`` places in the training stream, consecutive.
-        ids: ``(b,)`` sample ids.
-        images: ``(b, 3, H, W)`` uint8, contiguous.
-        labels: ``(b,)`` int64.
-    """
-
-    step: int
-    micro: int
-    positions: Ids
-    ids: Ids
-    images: Tensor
-    labels: Tensor
-
-    def pin_memory(self) -> MicroBatch:
-        """The same with tensors in page-locked memory; called by torch's data loader."""
-        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
-
-
-@dataclass(frozen=True)
-class EvalBatch:
-    """Some samples of an evaluation set.
-
-    Attributes:
-        ids: ``(b,)`` sample ids.
-        images: ``(b, 3, H, W)`` uint8, contiguous.
-        labels: ``(b,)`` int64.
-    """
-
-    ids: Ids
-    images: Tensor
-    labels: Tensor
-
-    def pin_memory(self) -> EvalBatch:
-        """The same with tensors in page-locked memory; called by torch's data loader."""
-        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
-
-
-class _Slot(NamedTuple):
-    """Description of one micro-batch; all that ever travels to a worker."""
-
-    step: int
-    micro: int
-
-
-class _TrainBatches(Dataset[MicroBatch]):
-    """From the description of a micro-batch to its content: a pure function."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        order: SampleOrder,
-        augment: CropSettings,
-        *,
-        image_size: int,
-        seed: int,
-        global_batch: int,
-        micro_batch: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self.reader, self.order, self.augment = reader, order, augment
-        self.image_size, self.seed = image_size, seed
-        self.global_batch, self.micro_batch = global_batch, micro_batch
-        self.rank, self.world_size = rank, world_size
-
-    def __getitem__(self, slot: _Slot) -> MicroBatch:
-        mine = rank_positions(slot.step, self.global_batch, self.rank, self.world_size)
-        start = mine.start + slot.micro * self.micro_batch
-        positions = np.arange(start, start + self.micro_batch, dtype=np.int64)
-        ids = self.order.ids(positions)
-        uniforms = view_uniforms(self.seed, positions)
-
-        def view(row: int, encoded: bytes) -> Pixels:
-            return train_view(encoded, self.image_size, uniforms[row], self.augment)
-
-        images = _read_images(self.reader, ids, self.image_size, view)
-        return MicroBatch(slot.step, slot.micro, positions, ids, images, torch.from_numpy(self.reader.labels[ids]))
-
-
-class _TrainSlots(Sampler[_Slot]):
+class _TrainSlots(Sampler[Slot]):
     """Descriptions of micro-batches, from a step on, without end."""
 
     def __init__(self, start_step: int, micro_batches: int) -> None:
         self._start_step, self._micro_batches = start_step, micro_batches
 
-    def __iter__(self) -> Iterator[_Slot]:
+    def __iter__(self) -> Iterator[Slot]:
         step = self._start_step
         while True:
             for micro in range(self._micro_batches):
-                yield _Slot(step, micro)
+                yield Slot(step, micro)
             step += 1
 
 
@@ -196,7 +89,7 @@ class TrainLoader:
         if order.num_samples != reader.num_samples:
             raise DataError(f"the order is of {order.num_samples} samples, the reader has {reader.num_samples}")
         self.micro_batches = share // micro_batch
-        batches = _TrainBatches(
+        batches = TrainBatches(
             reader,
             order,
             augment,
@@ -219,7 +112,8 @@ class TrainLoader:
     def __next__(self) -> MicroBatch:
         if self._batches is None:
             raise DataError("this loader was closed; make a new one with start_step set")
-        return next(self._batches)
+        with _told_plainly():
+            return next(self._batches)
 
     def close(self) -> None:
         """Stop the workers and wait for them; harmless if done twice."""
@@ -232,22 +126,6 @@ class TrainLoader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _EvalBatches(Dataset[EvalBatch]):
-    """From a range of ids to its content."""
-
-    def __init__(self, reader: Reader, image_size: int, crop_ratio: float) -> None:
-        self.reader, self.image_size, self.crop_ratio = reader, image_size, crop_ratio
-
-    def __getitem__(self, part: range) -> EvalBatch:
-        ids = np.arange(part.start, part.stop, dtype=np.int64)
-
-        def view(_: int, encoded: bytes) -> Pixels:
-            return eval_view(encoded, self.image_size, self.crop_ratio)
-
-        images = _read_images(self.reader, ids, self.image_size, view)
-        return EvalBatch(ids, images, torch.from_numpy(self.reader.labels[ids]))
 
 
 class EvalLoader:
@@ -282,7 +160,7 @@ class EvalLoader:
     ) -> None:
         if batch < 1:
             raise DataError(f"a batch holds at least 1 sample, got {batch}")
-        self._dataset = _EvalBatches(reader, image_size, crop_ratio)
+        self._dataset = EvalBatches(reader, image_size, crop_ratio)
         self._mine = eval_slice(reader.num_samples, rank, world_size)
         self._batch, self._workers, self._prefetch = batch, workers, prefetch
         self.rounds = -(-max(len(eval_slice(reader.num_samples, r, world_size)) for r in range(world_size)) // batch)
@@ -298,20 +176,10 @@ class EvalLoader:
             return
         batches = iter(_make_loader(self._dataset, parts, min(self._workers, len(parts)), self._prefetch))
         try:
-            yield from batches
+            with _told_plainly():
+                yield from batches
         finally:
             _stop_workers(batches)
-
-
-def _read_images(reader: Reader, ids: Ids, image_size: int, view: Callable[[int, bytes], Pixels]) -> Tensor:
-    """Read and show the samples, as ``(len(ids), 3, image_size, image_size)`` uint8."""
-    images = np.empty((len(ids), 3, image_size, image_size), dtype=np.uint8)
-    for row, index in enumerate(ids.tolist()):
-        try:
-            images[row] = view(row, reader.read(index)).transpose(2, 0, 1)
-        except CorruptImageError as error:
-            raise CorruptImageError(f"{reader.locate(index)}: {error}; run `cait verify` on the data") from None
-    return torch.from_numpy(images)
 
 
 def _make_loader(dataset: Dataset[Any], slots: Any, workers: int, prefetch: int) -> DataLoader[Any]:
@@ -326,6 +194,19 @@ def _make_loader(dataset: Dataset[Any], slots: Any, workers: int, prefetch: int)
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # otherwise each loader would draw from the global generator, and shift it
     )
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Iterator[None]:
+    """A worker that was killed shows in several ways, depending on what it left undone; say what it means."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            raise
+        raise DataError(
+            f"a decoding worker was killed, perhaps for want of memory; try fewer workers or less prefetch ({error})"
+        ) from error
 
 
 def _close_if_alive(loader: weakref.ref[TrainLoader]) -> None:

@@ -8,6 +8,7 @@ order costs what the storage asks for it, and nothing is ever extracted.
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -20,7 +21,9 @@ from data_prep.manifest import MANIFEST_FILE, Manifest, load_manifest, read_sour
 from .errors import DataError, ShardReadError
 from .index_webdataset import find_tars, index_tars
 
-_MAX_OPEN_FILES = 64
+# Opening a file costs a round trip on a network file system, so as many stay open as leaves room for everything else.
+_SOFT_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+_MAX_OPEN_FILES = 2048 if _SOFT_LIMIT == resource.RLIM_INFINITY else min(max(_SOFT_LIMIT // 4, 16), 2048)
 
 
 class WebDatasetReader:

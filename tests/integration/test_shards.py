@@ -124,10 +124,12 @@ def wait_for_shards(out: Path, count: int, process: "subprocess.Popen[str]") -> 
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_kills_in_the_middle_leave_no_trace(prepared: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "kills"), [(1, (3, 9, 20)), (2, (4, 16))])
+def test_kills_in_the_middle_leave_no_trace(
+    prepared: Path, tmp_path: Path, workers: int, kills: tuple[int, ...]
+) -> None:
     out = tmp_path / "shards"
-    for shards in (3, 9, 20):
+    for shards in kills:
         process = prepare(prepared, out, workers)
         wait_for_shards(out, shards, process)
         children = psutil.Process(process.pid).children(recursive=True)
@@ -137,7 +139,8 @@ def test_kills_in_the_middle_leave_no_trace(prepared: Path, tmp_path: Path, work
         assert not psutil.wait_procs(children, timeout=10)[1]
     assert not (out / "train" / "manifest.json").exists()
     again = run(make_plan(FolderSource(prepared / "images"), out, shard_size=8), progress=False)
-    assert again.found_finished >= 20
+    # A kill may fall between a shard and its record; then the shard is built again.
+    assert again.found_finished >= kills[-1] - workers
     assert content(out) == content(prepared / "shards")
 
 

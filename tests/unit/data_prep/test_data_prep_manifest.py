@@ -128,7 +128,7 @@ def test_lies_are_found_out(split: Path, lie: Callable[[Path], None], message: s
 
 
 def test_huge_manifests_are_not_read(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(module, "MAX_MANIFEST_BYTES", 100)
     with pytest.raises(ManifestError, match="more than the 100"):
         load_manifest(split)
 

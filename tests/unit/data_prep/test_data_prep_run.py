@@ -156,8 +156,25 @@ def test_a_finished_folder_that_lost_a_shard_is_mended(images: Path, expected, t
     plan = plan_for(images, tmp_path / "out")
     run(plan, progress=False)
     (plan.out / "val" / "val-000001.tar").unlink()
-    run(plan, progress=False)
+    (plan.out / "train" / "train-000003.tar").write_bytes(b"")
+    assert run(plan, progress=False).found_finished == 7
     assert content(plan.out) == expected
+    (plan.out / "val" / "sources.txt.gz").unlink()
+    (plan.out / "train" / "train-000001.tar").unlink()
+    assert run(plan, progress=False).found_finished == 5
+    assert content(plan.out) == expected
+
+
+def test_mending_keeps_what_was_changed_and_looks_again_at_what_was_put_aside(mixed: Path, tmp_path: Path) -> None:
+    plan = plan_for(mixed, tmp_path / "out")
+    run(plan, progress=False)
+    before = content(plan.out)
+    whole = next(
+        i for i in range(20) if not {"train/class0/00000.jpg", "train/class1/00001.jpg"} & set(plan.task(i).names)
+    )
+    plan.task(whole).path.unlink()
+    assert run(plan, progress=False).found_finished == 18
+    assert content(plan.out) == before
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from image_folders import encode, picture, write_image_folder
 from data_prep.clean import clean
 from data_prep.errors import DataPrepError
 from data_prep.plan import make_plan
-from data_prep.sources import DigitsSource, FolderSource, open_source, stratified_share
+from data_prep.sources import DigitsSource, FolderSource, open_source
+from data_prep.split import stratified_share
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_missing_folders_files_and_bad_numbers_are_refused(tmp_path: Path, monke
         raise PermissionError(13, "Permission denied", str(path))
 
     # The superuser, who may run these tests, is never refused anything.
-    monkeypatch.setattr("data_prep.sources.os.scandir", refuse)
+    monkeypatch.setattr("data_prep.folder.os.scandir", refuse)
     with pytest.raises(DataPrepError, match="no permission to read it"):
         open_source(tmp_path / "both")
 

@@ -1,0 +1,151 @@
+"""From the description of a batch to its pixels: pure functions, so that any process may compute any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .crop import CropSettings, eval_view, train_view, view_uniforms
+from .decode import Pixels
+from .errors import CorruptImageError
+from .order import SampleOrder, rank_positions
+
+Ids = npt.NDArray[np.int64]
+
+
+class Reader(Protocol):
+    """What loading asks of a storage format."""
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples; ids are below it."""
+
+    @property
+    def labels(self) -> Ids:
+        """``(num_samples,)``."""
+
+    def read(self, index: int) -> bytes:
+        """The encoded image of one sample."""
+
+    def locate(self, index: int) -> str:
+        """Where it lies, for messages."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one rank computes at once in training.
+
+    Attributes:
+        step: optimizer step it belongs to.
+        micro: its number within the step on this rank.
+        positions: ``(b,)`` places in the training stream, consecutive.
+        ids: ``(b,)`` sample ids.
+        images: ``(b, 3, H, W)`` uint8, contiguous.
+        labels: ``(b,)`` int64.
+    """
+
+    step: int
+    micro: int
+    positions: Ids
+    ids: Ids
+    images: Tensor
+    labels: Tensor
+
+    def pin_memory(self) -> MicroBatch:
+        """The same with tensors in page-locked memory; called by torch's data loader."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """Some samples of an evaluation set.
+
+    Attributes:
+        ids: ``(b,)`` sample ids.
+        images: ``(b, 3, H, W)`` uint8, contiguous.
+        labels: ``(b,)`` int64.
+    """
+
+    ids: Ids
+    images: Tensor
+    labels: Tensor
+
+    def pin_memory(self) -> EvalBatch:
+        """The same with tensors in page-locked memory; called by torch's data loader."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
+
+class Slot(NamedTuple):
+    """Description of one micro-batch; all that ever travels to a worker."""
+
+    step: int
+    micro: int
+
+
+class TrainBatches(Dataset[MicroBatch]):
+    """From the description of a micro-batch to its content: a pure function."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        order: SampleOrder,
+        augment: CropSettings,
+        *,
+        image_size: int,
+        seed: int,
+        global_batch: int,
+        micro_batch: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.reader, self.order, self.augment = reader, order, augment
+        self.image_size, self.seed = image_size, seed
+        self.global_batch, self.micro_batch = global_batch, micro_batch
+        self.rank, self.world_size = rank, world_size
+
+    def __getitem__(self, slot: Slot) -> MicroBatch:
+        mine = rank_positions(slot.step, self.global_batch, self.rank, self.world_size)
+        start = mine.start + slot.micro * self.micro_batch
+        positions = np.arange(start, start + self.micro_batch, dtype=np.int64)
+        ids = self.order.ids(positions)
+        uniforms = view_uniforms(self.seed, positions)
+
+        def view(row: int, encoded: bytes) -> Pixels:
+            return train_view(encoded, self.image_size, uniforms[row], self.augment)
+
+        images = _read_images(self.reader, ids, self.image_size, view)
+        return MicroBatch(slot.step, slot.micro, positions, ids, images, torch.from_numpy(self.reader.labels[ids]))
+
+
+class EvalBatches(Dataset[EvalBatch]):
+    """From a range of ids to its content."""
+
+    def __init__(self, reader: Reader, image_size: int, crop_ratio: float) -> None:
+        self.reader, self.image_size, self.crop_ratio = reader, image_size, crop_ratio
+
+    def __getitem__(self, part: range) -> EvalBatch:
+        ids = np.arange(part.start, part.stop, dtype=np.int64)
+
+        def view(_: int, encoded: bytes) -> Pixels:
+            return eval_view(encoded, self.image_size, self.crop_ratio)
+
+        images = _read_images(self.reader, ids, self.image_size, view)
+        return EvalBatch(ids, images, torch.from_numpy(self.reader.labels[ids]))
+
+
+def _read_images(reader: Reader, ids: Ids, image_size: int, view: Callable[[int, bytes], Pixels]) -> Tensor:
+    """Read and show the samples, as ``(len(ids), 3, image_size, image_size)`` uint8."""
+    images = np.empty((len(ids), 3, image_size, image_size), dtype=np.uint8)
+    for row, index in enumerate(ids.tolist()):
+        try:
+            images[row] = view(row, reader.read(index)).transpose(2, 0, 1)
+        except CorruptImageError as error:
+            raise CorruptImageError(f"{reader.locate(index)}: {error}; run `cait verify` on the data") from None
+    return torch.from_numpy(images)

@@ -1,0 +1,168 @@
+"""Read what a manifest's files say without believing it; `manifest.load_manifest` puts the parts together.
+
+Every doubt is raised as a `Lie`, which says what cannot be so and, if it is not the manifest's own, in which file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .manifest_types import FORMAT_VERSION, SAMPLE_DTYPE, Manifest, Samples, ShardInfo
+
+MAX_MANIFEST_BYTES = 512 * 2**20
+_MAX_CLASSES = 1_000_000
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._,+=@ -]{0,250}", re.ASCII)
+_T = TypeVar("_T")
+
+
+class Lie(Exception):  # noqa: N818 - never leaves `load_manifest`
+    """Something in a manifest cannot be so."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file that may not have more than ``most`` bytes."""
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise Lie(f"has {size:,} bytes, more than the {most:,} that such a file can need", path)
+        with path.open("rb") as file:
+            return file.read(most + 1)
+    except FileNotFoundError:
+        raise Lie("no such file", path) from None
+    except OSError as error:
+        raise Lie(f"cannot be read ({error.strerror or error})", path) from None
+
+
+def parse_manifest(path: Path, raw: bytes) -> tuple[Manifest, Mapping[str, Any]]:
+    """Everything but the table of samples, with types checked; and the raw mapping."""
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise Lie("is not JSON", path) from None
+    if not isinstance(content, dict):
+        raise Lie("is not a JSON object", path)
+    version = _get(content, "format_version", int)
+    if version != FORMAT_VERSION:
+        raise Lie(f"has format version {version}, this program reads {FORMAT_VERSION}", path)
+    names = _texts(_get(content, "class_names", list), "class_names")
+    if not 1 <= len(names) <= _MAX_CLASSES:
+        raise Lie(f"has {len(names)} classes, possible are 1 to {_MAX_CLASSES:,}", path)
+    shards = tuple(_parse_shard(entry, len(names)) for entry in _get(content, "shards", list))
+    if len({shard.name for shard in shards}) != len(shards):
+        raise Lie("lists a shard twice", path)
+    changes = [_texts(pair, "changes") for pair in _get(content, "changes", list)]
+    manifest = Manifest(
+        split=_get(content, "split", str),
+        source=_get(content, "source", str),
+        seed=_get(content, "seed", int),
+        class_names=names,
+        shards=shards,
+        samples=np.empty(0, SAMPLE_DTYPE),
+        changes=tuple((pair[0], pair[1]) for pair in changes if len(pair) == 2),
+        quarantined=_get(content, "quarantined", int),
+    )
+    return manifest, content
+
+
+def _get(mapping: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
+    value = mapping.get(key)
+    # To Python, True is an int.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise Lie(f"{key} is missing or not a {kind.__name__}")
+    return value
+
+
+def _texts(values: object, key: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise Lie(f"{key} holds something that is not text")
+    return tuple(values)
+
+
+def _parse_shard(entry: object, num_classes: int) -> ShardInfo:
+    if not isinstance(entry, dict):
+        raise Lie("shards holds something that is not an object")
+    name = _get(entry, "name", str)
+    if not _SHARD_NAME.fullmatch(name):
+        raise Lie(f"shard name {name[:80]!r} is not a plain file name")
+    samples, size, mtime_ns = (_get(entry, key, int) for key in ("samples", "bytes", "mtime_ns"))
+    if not (1 <= samples < 2**32 and 0 <= size < 2**63 and mtime_ns >= 0):
+        raise Lie(f"shard {name} has an impossible number of samples or bytes")
+    counts = []
+    for pair in _get(entry, "class_counts", list):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(type(number) is int for number in pair):
+            raise Lie(f"shard {name} has class counts that are not pairs of numbers")
+        if not 0 <= pair[0] < num_classes:
+            raise Lie(f"shard {name} counts a label {pair[0]}, there are {num_classes} classes")
+        counts.append((pair[0], pair[1]))
+    return ShardInfo(name, samples, size, _get(entry, "sha256", str), tuple(counts), mtime_ns)
+
+
+def read_samples(path: Path, manifest: Manifest, stated: Mapping[str, Any]) -> Samples:
+    """Load the table of samples and hold it against the shards."""
+    count = sum(shard.samples for shard in manifest.shards)
+    if _get(stated, "num_samples", int) != count:
+        raise Lie("num_samples is not the sum of the shards' samples")
+    if not count:
+        raise Lie("has no samples")
+    raw = read_bounded(path, count * SAMPLE_DTYPE.itemsize + 4096)
+    if hashlib.sha256(raw).hexdigest() != _get(stated, "samples_sha256", str):
+        raise Lie("does not have the checksum that the manifest states", path)
+    samples = _rows_of(path, raw, count)
+    _check_rows(path, samples, manifest)
+    return samples
+
+
+def _rows_of(path: Path, raw: bytes, count: int) -> Samples:
+    """The rows of a ``.npy`` file that must hold ``count`` of them; read-only, sharing the memory of ``raw``."""
+    stream = io.BytesIO(raw)
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except Exception:  # NumPy evaluates the header as an expression, which may fail in any way a parser can
+        raise Lie("is not a NumPy array", path) from None
+    offset = stream.tell()
+    if version != (1, 0) or dtype != SAMPLE_DTYPE or shape != (count,) or len(raw) != offset + count * dtype.itemsize:
+        raise Lie(f"is not a table of {count:,} samples", path)
+    return np.frombuffer(raw, SAMPLE_DTYPE, count, offset)
+
+
+def _check_rows(path: Path, samples: Samples, manifest: Manifest) -> None:
+    expected = np.repeat(np.arange(len(manifest.shards)), [shard.samples for shard in manifest.shards])
+    if not np.array_equal(samples["shard"], expected):
+        raise Lie("does not follow the shards in order", path)
+    room = np.asarray([shard.bytes for shard in manifest.shards], dtype=np.uint64)[expected]
+    offset, size = samples["offset"], samples["size"].astype(np.uint64)
+    # Written so that no sum can wrap around.
+    bad = (offset > room) | (size > room - np.minimum(offset, room)) | (size == 0)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise Lie(f"sample {row} does not lie within its shard {manifest.shards[expected[row]].name}", path)
+    labels = samples["label"]
+    if labels.min() < 0 or labels.max() >= len(manifest.class_names):
+        raise Lie(f"has labels outside the {len(manifest.class_names)} classes", path)
+
+
+def check_shard_files(folder: Path, shards: Sequence[ShardInfo]) -> None:
+    """Every shard must exist and have the stated size."""
+    for shard in shards:
+        path = folder / shard.name
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise Lie("the manifest lists this shard, but it is missing", path) from None
+        except OSError as error:
+            raise Lie(f"cannot be examined ({error.strerror or error})", path) from None
+        if status.st_size != shard.bytes:
+            raise Lie(f"has {status.st_size:,} bytes, the manifest states {shard.bytes:,}", path)
