@@ -82,7 +82,7 @@ class TrainingStep:
         if self._has_dropout:
             # Dropout needs a generator; seeded per micro-batch, it too needs no state in a checkpoint.
             torch.manual_seed(key64(self._config.seed, Stream.DROPOUT, int(batch.positions[0])) >> 1)
-        logits = self._engine(images, None if keep is None else keep.to(device, non_blocking=True))
+        logits = self._engine(images, keep)
         return F.cross_entropy(logits.float(), targets)
 
     def _mix(
@@ -94,7 +94,7 @@ class TrainingStep:
         return mix_batch(images, labels, plan, self._num_classes, augment.label_smoothing)
 
     def kept_branches(self, positions: np.ndarray) -> torch.Tensor | None:
-        """Stochastic depth: which branches of which samples run, bool (b, depth, 2); None at rate 0."""
+        """Stochastic depth: which branches of which samples run, bool (b, depth, 2) on the host; None at rate 0."""
         rate = self._config.model.drop_path_rate
         if rate == 0:
             return None
