@@ -124,7 +124,8 @@ class Cait(nn.Module):
             images: (B, in_chans, image_size, image_size), normalised, any floating dtype.
             keep: (B, depth, 2) bool: which (attention, feed-forward) branch of which self-attention block each sample
                 runs in this step. None lets the model draw it from torch's random numbers. Only looked at in training
-                mode with a ``drop_path_rate`` above 0.
+                mode with a ``drop_path_rate`` above 0. Leave it on the CPU: a mask on a GPU is fetched once per
+                call, and the host has to wait for it.
 
         Returns:
             Logits (B, num_classes), in the dtype of the head (or that of autocast).
@@ -154,18 +155,18 @@ class Cait(nn.Module):
         return x, cls
 
     def _resolve_keep(self, images: Tensor, keep: Tensor | None) -> Tensor | None:
-        """The mask to use, on the images' device, or None where nothing can be dropped."""
+        """The mask to use, on the CPU, or None where nothing can be dropped."""
         if not self.training or self.arch.drop_path_rate == 0.0:
             return None
         shape = (images.shape[0], self.arch.depth, 2)
         if keep is None:
-            return draw_keep_mask(*shape[:2], self.arch.drop_path_rate, device=images.device)
+            return draw_keep_mask(*shape[:2], self.arch.drop_path_rate)
         if tuple(keep.shape) != shape or keep.dtype != torch.bool:
             raise ValueError(
                 f"keep must be a boolean mask of shape (batch, depth, 2) = {shape}, "
                 f"got {keep.dtype} of shape {tuple(keep.shape)}"
             )
-        return keep.to(images.device, non_blocking=True)
+        return keep.cpu()
 
     def _initialise(self) -> None:
         """Normal(0, 0.02) for all linear layers (head mixing too) and embeddings; the convolution keeps torch's own."""

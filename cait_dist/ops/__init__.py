@@ -4,7 +4,13 @@ This floor imports nothing else of the project. Each public function is the one 
 faster implementation may be chosen.
 """
 
-from .sample_drop import draw_keep_mask, drop_path
-from .talking_heads import talking_heads_attention
+from .sample_drop import draw_keep_mask
+from .talking_heads import available_backends, choose_backend, override_backend, talking_heads_attention
 
-__all__ = ["draw_keep_mask", "drop_path", "talking_heads_attention"]
+__all__ = [
+    "available_backends",
+    "choose_backend",
+    "draw_keep_mask",
+    "override_backend",
+    "talking_heads_attention",
+]

@@ -1,12 +1,20 @@
-"""Talking-heads attention against its definition, written out with one loop over heads."""
+"""Talking-heads attention, by every backend, against its definition written out with one loop over heads."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from cait_dist.ops import talking_heads_attention
+from cait_dist.ops import available_backends, override_backend, talking_heads_attention
 
 H, N, D = 3, 7, 5
+
+
+@pytest.fixture(autouse=True, params=available_backends())
+def backend(request) -> Iterator[str]:
+    with override_backend(request.param):
+        yield request.param
 
 
 def inputs(dtype: torch.dtype = torch.float64, batch: int = 2) -> list[Tensor]:
@@ -66,15 +74,13 @@ def test_narrow_inputs_give_narrow_outputs_near_the_wide_result():
     assert (narrow.double() - wide).norm() < 0.02 * wide.norm()
 
 
-def test_softmax_runs_in_float32_at_least(monkeypatch):
-    seen = []
-    softmax = torch.Tensor.softmax
-    monkeypatch.setattr(
-        torch.Tensor, "softmax", lambda self, dim, dtype: (seen.append(dtype), softmax(self, dim, dtype=dtype))[1]
-    )
-    for dtype in (torch.bfloat16, torch.float32, torch.float64):
-        talking_heads_attention(*inputs(dtype), scale=0.4)
-    assert seen == [torch.float32, torch.float32, torch.float64]
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_softmax_sums_in_float32_at_least(narrow):
+    """4096 equal weights: a bf16 sum would stop at 256, a float16 sum at 2048, and all weights come out too large."""
+    q = torch.zeros(1, 2, 4096, 1, dtype=narrow)
+    eye, zero = torch.eye(2), torch.zeros(2)
+    y = talking_heads_attention(q[:, :, :1].expand_as(q), q, torch.ones_like(q), eye, zero, eye, zero, scale=1.0)
+    torch.testing.assert_close(y, torch.ones_like(q), rtol=0.01, atol=0)
 
 
 def test_wide_parameters_and_narrow_tokens_mix_in_the_dtype_of_the_tokens():
@@ -90,7 +96,7 @@ def test_dropout_zeroes_entries_of_the_mixed_map_in_training_only():
     q, k = torch.nn.functional.pad(q, (0, N - D)), torch.nn.functional.pad(k, (0, N - D))
     full = talking_heads_attention(q, k, v, wl, bl, ww, bw, scale=0.4, dropout_p=0.5)
     torch.manual_seed(0)
-    dropped = talking_heads_attention(q, k, v, wl, bl, ww, bw, scale=0.4, dropout_p=0.5, training=True)
+    dropped = talking_heads_attention(q, k, v, wl, bl, ww, bw, scale=0.4, dropout_p=0.5, training=True, backend="eager")
     zero = dropped == 0
     assert 0.3 < zero.double().mean() < 0.7
     torch.testing.assert_close(dropped[~zero], 2 * full[~zero])
@@ -100,12 +106,21 @@ def test_dropout_zeroes_entries_of_the_mixed_map_in_training_only():
     ("position", "shape", "message"),
     [
         (1, (2, H, N + 1, D), r"needs q, k and v of one shape"),
+        (slice(3), (0, H, N, D), r"at least one sample, .* = \(0, 3, 7, 5\); leave the call out for an empty batch"),
         (3, (H, H + 1), r"with 3 heads, proj_l and proj_w need weights \(3, 3\) and biases \(3,\)"),
         (6, (1,), r"with 3 heads"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(position, shape, message):
     args = inputs()
-    args[position] = torch.zeros(shape, dtype=torch.float64)
+    positions = range(7)[position] if isinstance(position, slice) else [position]
+    for i in positions:
+        args[i] = torch.zeros(shape, dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         talking_heads_attention(*args, scale=0.4)
+
+
+def test_tokens_of_several_dtypes_are_refused():
+    q, k, v, *mixing = inputs()
+    with pytest.raises(ValueError, match=r"q, k and v of one dtype, got torch.float64, torch.float64, torch.float32"):
+        talking_heads_attention(q, k, v.float(), *mixing, scale=0.4)

@@ -12,14 +12,20 @@ Image Transformers", arXiv 2103.17239, section 4, after Shazeer et al., arXiv 20
 
 The mixing is why no ready-made fused attention kernel fits: each output head needs the maps of all heads at once.
 
-This module is the one door to that operation, so that a faster implementation can be chosen here and nowhere else. What
-follows is the eager form, the oracle against which every other one is tested. A mix is written as a batched product
-W · S with S seen as (H, N·N): the head axis stays where it is, and no (B, H, N, N) tensor is copied to move it.
+This module is the one door to that operation. Behind it stand several backends that compute the same function:
+
+* :mod:`.eager`, the definition and the oracle: plain autograd, which keeps several (B, H, N, N) tensors for backward;
+* :mod:`.chunked`: block by block in a bounded workspace, keeping q, k and v alone.
+
+:mod:`.choice` is the one place that decides which of them runs.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from . import chunked, eager
+from .choice import available_backends, choose_backend, override_backend
+
+__all__ = ["available_backends", "choose_backend", "override_backend", "talking_heads_attention"]
 
 
 def talking_heads_attention(
@@ -34,6 +40,7 @@ def talking_heads_attention(
     scale: float,
     dropout_p: float = 0.0,
     training: bool = False,
+    backend: str | None = None,
 ) -> Tensor:
     """Attends with heads mixed before and after the softmax.
 
@@ -45,45 +52,46 @@ def talking_heads_attention(
         v: Values (B, H, N, d).
         proj_l_weight: Mixes the logits, (H, H): output head by input head.
         proj_l_bias: (H,). It shifts whole rows of logits, so the softmax cancels it: it has no effect and no gradient
-            but rounding noise. It exists because published weights have it.
+            but rounding noise (``chunked``: exactly zero). It exists because published weights have it.
         proj_w_weight: Mixes the probabilities, (H, H).
         proj_w_bias: (H,), added to every entry of a head's attention map.
         scale: Factor on q kᵀ, usually d ** -0.5.
-        dropout_p: Probability of zeroing an entry of the mixed map; active only when ``training``.
+        dropout_p: Probability of zeroing an entry of the mixed map; active only when ``training``. Only ``eager`` can
+            do it, and is chosen where it is active.
         training: Whether dropout is active.
+        backend: One of :func:`available_backends`; None leaves the choice to :func:`choose_backend`.
 
     Returns:
-        (B, H, N, d), in the dtype of the products.
+        (B, H, N, d), in the dtype of the products. ``chunked`` lays it out as (B, N, H, d), so that joining the heads
+        of a token copies nothing.
 
     Raises:
-        ValueError: If the shapes do not fit each other.
+        ValueError: If the inputs do not fit each other, or the backend asked for does not exist or has no dropout.
     """
-    _check_shapes(q, k, v, proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
-    logits = (q * scale) @ k.transpose(-2, -1)  # (B, H, N, N)
-    logits = _mix_heads(logits, proj_l_weight, proj_l_bias)
-    attn = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(v.dtype)
-    attn = _mix_heads(attn, proj_w_weight, proj_w_bias)
-    attn = F.dropout(attn, dropout_p, training)
-    return attn @ v.to(attn.dtype)
-
-
-def _mix_heads(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Replaces each head's map by a weighted sum of all heads' maps, plus a constant: (B, H, N, M) -> (B, H, N, M)."""
-    batch, heads, rows, columns = maps.shape
-    mixed = torch.baddbmm(
-        bias.to(maps.dtype).view(1, heads, 1),
-        weight.to(maps.dtype).expand(batch, heads, heads),
-        maps.reshape(batch, heads, rows * columns),
+    mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
+    _check_inputs(q, k, v, *mixing)
+    dropout_p = dropout_p if training else 0.0
+    chosen = choose_backend(
+        q.device, q.dtype, heads=q.shape[1], tokens=q.shape[2], dropout=dropout_p > 0.0, backend=backend
     )
-    return mixed.view(batch, heads, rows, columns)
+    if chosen == "chunked":
+        return chunked.attend(q, k, v, *mixing, scale=scale)
+    return eager.attend(q, k, v, *mixing, scale=scale, dropout_p=dropout_p)
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, *mixing: Tensor) -> None:
+def _check_inputs(q: Tensor, k: Tensor, v: Tensor, *mixing: Tensor) -> None:
     if q.ndim != 4 or k.shape != q.shape or v.shape != q.shape:
         raise ValueError(
             "talking_heads_attention needs q, k and v of one shape (batch, heads, tokens, head_dim), "
             f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
         )
+    if q.numel() == 0:
+        raise ValueError(
+            "talking_heads_attention needs at least one sample, head, token and channel, got (batch, heads, tokens, "
+            f"head_dim) = {tuple(q.shape)}; leave the call out for an empty batch"
+        )
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"talking_heads_attention needs q, k and v of one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
     heads = q.shape[1]
     expected = [(heads, heads), (heads,)] * 2
     if [tuple(t.shape) for t in mixing] != expected:

@@ -1,0 +1,224 @@
+"""Talking-heads attention block by block: keeps q, k and v for the backward pass, and never a whole attention map.
+
+Eager autograd keeps three to five (B, H, N, N) tensors per layer; in CaiT-M48 at 448 px these are four fifths of all
+activations. Here the query rows are cut into blocks. The maps of a block exist only while it is worked on, in buffers
+that all blocks share and that stay in the cache; the backward pass computes them again. Within a block every step is
+one large product: maps lie as (H, b, m, N), for b samples and m query rows, so that a mix is W · S with S seen as
+(H, b·m·N).
+
+With the names of :mod:`cait_dist.ops.talking_heads`, dX for the gradient of the loss by X, and ⟨ , ⟩ for the sum of an
+elementwise product:
+
+    dA = dO vᵀ            dP = W_wᵀ dA        dL = P ∘ (dP − rowsum(P ∘ dP))        dS = W_lᵀ dL
+    dv = Aᵀ dO            dq = scale · dS k   dk = scale · dSᵀ q
+    dW_w[o, g] = ⟨dA_o, P_g⟩                  dW_l[g, h] = ⟨dL_g, S_h⟩
+
+Two identities save work and noise:
+
+* b_l is constant along a row of logits, so the softmax cancels it: it is left out, and db_l is exactly zero.
+* b_w adds a constant to every entry of a map, a term of rank one: out_o += b_w[o] · Σ_j v_o[j]. Hence
+  dv_o[j] += b_w[o] · Σ_i dO_o[i] and db_w[o] = ⟨Σ_i dO_o[i], Σ_j v_o[j]⟩, without any N × N work.
+
+Narrow inputs have narrow maps, as in eager; the softmax computes in float32 inside, and what is summed over blocks is
+summed in float32 at least. ``scale`` multiplies q and not W_l, where it would cost nothing: a rounding error of W_l is
+the same for the whole map, and does not average out.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .blocks import cut_into_blocks
+
+WORKSPACE_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+"""Size of all block buffers together. A CPU wants them in its cache, a GPU wants kernels that outlast their launch."""
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    proj_l_weight: Tensor,
+    proj_l_bias: Tensor,
+    proj_w_weight: Tensor,
+    proj_w_bias: Tensor,
+    *,
+    scale: float,
+    workspace_bytes: int | None = None,
+) -> Tensor:
+    """Computes :func:`cait_dist.ops.talking_heads_attention` without dropout.
+
+    Args:
+        q: (B, H, N, d), in any layout; as are ``k`` and ``v``.
+        k: (B, H, N, d).
+        v: (B, H, N, d).
+        proj_l_weight: (H, H).
+        proj_l_bias: (H,), without effect; its gradient is exactly zero.
+        proj_w_weight: (H, H).
+        proj_w_bias: (H,).
+        scale: Factor on q kᵀ.
+        workspace_bytes: Bound on the block buffers, by default that of :data:`WORKSPACE_BYTES`. One query row of one
+            sample is the least that is worked on, even if it needs more.
+
+    Returns:
+        (B, H, N, d), laid out as (B, N, H, d).
+    """
+    device = q.device.type
+    if torch.is_autocast_enabled(device) and q.dtype != torch.float64:
+        q, k, v = (t.to(torch.get_autocast_dtype(device)) for t in (q, k, v))
+    budget = WORKSPACE_BYTES.get(device, WORKSPACE_BYTES["cpu"]) if workspace_bytes is None else workspace_bytes
+    parameters = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
+    return _TalkingHeads.apply(q, k, v, *parameters, scale, budget).transpose(1, 2)
+
+
+class _TalkingHeads(torch.autograd.Function):
+    """From q, k, v (B, H, N, d) to (B, N, H, d)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        proj_l_weight: Tensor,
+        proj_l_bias: Tensor,
+        proj_w_weight: Tensor,
+        proj_w_bias: Tensor,
+        scale: float,
+        workspace_bytes: int,
+    ) -> Tensor:
+        wide = torch.promote_types(q.dtype, torch.float32)
+        # Copies, not the parameters: a partitioned parameter may be gone by the time of the backward pass.
+        w_l, w_w = (t.to(q.dtype, copy=True) for t in (proj_l_weight, proj_w_weight))
+        b_w = proj_w_bias.to(wide, copy=True)
+        ctx.save_for_backward(q, k, v, w_l, w_w, b_w)
+        ctx.scale, ctx.workspace_bytes = scale, workspace_bytes
+        ctx.dtypes = [t.dtype for t in (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)]
+        return _forward(q, k, v, w_l, w_w, b_w, scale, workspace_bytes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, w_l, w_w, b_w = ctx.saved_tensors
+        with torch.autocast(q.device.type, enabled=False):  # the caller may still be, or only now be, inside one
+            dq, dk, dv, dw_l, dw_w, db_w = _backward(
+                grad_out.transpose(1, 2), q, k, v, w_l, w_w, b_w, ctx.scale, ctx.workspace_bytes
+            )
+        parameters = (dw_l, torch.zeros_like(db_w), dw_w, db_w)
+        return dq, dk, dv, *(g.to(dtype) for g, dtype in zip(parameters, ctx.dtypes, strict=True)), None, None
+
+
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int
+) -> Tensor:  # (B, N, H, d)
+    batch, heads, tokens, dim = q.shape
+    out = q.new_empty(batch, tokens, heads, dim)
+    offset = v.sum(2, dtype=b_w.dtype) * b_w.view(heads, 1)  # (B, H, d), the term of rank one
+    blocks = cut_into_blocks(q, workspace_bytes)
+    for samples in blocks.samples:
+        qs, ks, vs = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples]))
+        for rows in blocks.rows:
+            probs, maps, *_ = blocks.maps(samples, rows)
+            _probabilities(qs[:, rows], ks, w_l, logits=maps, scores=probs, out=probs)
+            _mix(w_w, probs, out=maps)
+            _store(torch.bmm(maps, vs), out.transpose(1, 2)[samples, :, rows], offset[samples])
+    return out
+
+
+def _backward(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w_l: Tensor,
+    w_w: Tensor,
+    b_w: Tensor,
+    scale: float,
+    workspace_bytes: int,
+) -> tuple[Tensor, ...]:
+    heads = q.shape[1]
+    dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
+    dw_l, dw_w = (torch.zeros_like(w_l, dtype=b_w.dtype) for _ in range(2))
+    do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
+    offset = do_sum * b_w.view(heads, 1)
+    blocks = cut_into_blocks(q, workspace_bytes)
+    for samples in blocks.samples:
+        qs, ks, vs, dos = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples], do[samples]))
+        dks, dvs = (torch.zeros_like(qs, dtype=b_w.dtype) for _ in range(2))
+        sums = _Sums(dks, dvs, dw_l, dw_w)
+        for rows in blocks.rows:
+            maps = blocks.maps(samples, rows)
+            dqs = _backward_block(qs[:, rows], ks, vs, dos[:, rows], w_l, w_w, maps, sums)
+            _store(dqs.mul_(scale), dq[samples, :, rows])
+        _store(dks, dk[samples])
+        _store(dvs, dv[samples], offset[samples])
+    return dq, dk, dv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Gradients to which every block adds: (H·b, N, d) and (H, H), float32 at least."""
+
+    dk: Tensor
+    dv: Tensor
+    dw_l: Tensor
+    dw_w: Tensor
+
+
+def _backward_block(
+    q: Tensor, k: Tensor, v: Tensor, do: Tensor, w_l: Tensor, w_w: Tensor, maps: list[Tensor], sums: _Sums
+) -> Tensor:
+    """Adds the part of m query rows to the sums; returns the gradient (H·b, m, d) of these rows of scale · q."""
+    scores, probs, left, right = maps
+    _probabilities(q, k, w_l, logits=left, scores=scores, out=probs)
+    _mix(w_w, probs, out=left)  # A
+    _add_product(sums.dv, left.transpose(1, 2), do)
+    torch.bmm(do, v.transpose(1, 2), out=right)  # dA
+    sums.dw_w.add_(_inner_products(right, probs, len(w_w)))
+    _mix(w_w.t(), right, out=left)  # dP
+    torch.ops.aten._softmax_backward_data.out(left, probs, -1, probs.dtype, grad_input=right)  # dL
+    sums.dw_l.add_(_inner_products(right, scores, len(w_l)))
+    _mix(w_l.t(), right, out=left)  # dS
+    _add_product(sums.dk, left.transpose(1, 2), q)
+    return torch.bmm(left, k)
+
+
+def _probabilities(q: Tensor, k: Tensor, w_l: Tensor, *, logits: Tensor, scores: Tensor, out: Tensor) -> None:
+    """Fills three maps; ``out`` may be ``scores``. The softmax accumulates in float32 at least."""
+    torch.bmm(q, k.transpose(1, 2), out=scores)
+    _mix(w_l, scores, out=logits)
+    torch.softmax(logits, -1, out=out)
+
+
+def _mix(weight: Tensor, maps: Tensor, *, out: Tensor) -> None:
+    heads = len(weight)
+    torch.mm(weight, maps.view(heads, -1), out=out.view(heads, -1))
+
+
+def _inner_products(a: Tensor, b: Tensor, heads: int) -> Tensor:
+    """⟨a_g, b_h⟩ for all pairs of heads: (H, H)."""
+    return torch.mm(a.view(heads, -1), b.view(heads, -1).t())
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.baddbmm_(a, b)
+    else:
+        total.add_(torch.bmm(a, b))
+
+
+def _heads_first(t: Tensor) -> Tensor:
+    """(b, H, n, d) -> (H·b, n, d); a view where the layout allows it, always so for one sample."""
+    return t.transpose(0, 1).flatten(0, 1)
+
+
+def _store(source: Tensor, target: Tensor, offset: Tensor | None = None) -> None:
+    """Writes (H·b, n, d), plus an offset (b, H, d) that is the same for all n, to (b, H, n, d)."""
+    samples_first = source.unflatten(0, (target.shape[1], -1)).transpose(0, 1)
+    if offset is None:
+        target.copy_(samples_first)
+    else:
+        torch.add(samples_first, offset.unsqueeze(2), out=target)

@@ -1,0 +1,225 @@
+"""The chunked backend against eager autograd in float64: output, every gradient, and the memory it promises."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from cait_dist.ops import talking_heads_attention
+from cait_dist.ops.talking_heads import chunked, eager
+from cait_dist.ops.talking_heads.blocks import BUFFERS, cut_into_blocks
+
+NAMES = ("out", "qkv", "proj_l.weight", "proj_l.bias", "proj_w.weight", "proj_w.bias")
+# batch, heads, tokens, head width: every number of tokens and heads that a published variant has, and odd ones.
+SHAPES = [
+    (2, 4, 1, 48), (3, 4, 49, 32), (5, 6, 49, 48), (1, 6, 196, 48), (2, 8, 196, 48),
+    (1, 8, 577, 64), (1, 16, 784, 48), (1, 4, 785, 48),
+]  # fmt: skip
+
+
+def tensors(batch: int, heads: int, tokens: int, width: int) -> list[Tensor]:
+    """One fused qkv (B, N, 3, H, d), the parameters and a cotangent, in float64."""
+    generator = torch.Generator().manual_seed(tokens)
+    shapes = [(batch, tokens, 3, heads, width), *[(heads, heads), (heads,)] * 2, (batch, heads, tokens, width)]
+    qkv, wl, bl, ww, bw, cotangent = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+    return [qkv, wl / heads**0.5, bl, ww / heads**0.5, bw / tokens, cotangent]
+
+
+def results(attend: Callable[..., Tensor], inputs: list[Tensor], dtype: torch.dtype, **options: Any) -> list[Tensor]:
+    """Output and gradients, in the order of NAMES; q, k and v are the strided views that the model makes."""
+    *leaves, cotangent = (t.to(dtype) for t in inputs)
+    leaves = [t.requires_grad_() for t in leaves]
+    q, k, v = leaves[0].permute(2, 0, 3, 1, 4).unbind(0)
+    out = attend(q, k, v, *leaves[1:], scale=q.shape[-1] ** -0.5, **options)
+    return [out, *torch.autograd.grad(out, leaves, cotangent)]
+
+
+def workspace_for(inputs: list[Tensor], dtype: torch.dtype, samples: float | None) -> int | None:
+    """A workspace that holds this many samples at once, or a fraction of one; None leaves it to the backend."""
+    heads, tokens = inputs[-1].shape[1:3]
+    return samples and math.ceil(tokens * samples) * BUFFERS * heads * tokens * dtype.itemsize
+
+
+@torch.no_grad()
+def error(a: Tensor, reference: Tensor) -> float:
+    return float((a.double() - reference).norm() / reference.norm().clamp_min(1e-300))
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def case(request) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs and what eager autograd makes of them in float64."""
+    inputs = tensors(*request.param)
+    return inputs, results(eager.attend, inputs, torch.float64)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("samples_at_once", [None, 2, 1 / 3])
+def test_output_and_gradients_equal_eager_in_float64(case, dtype, tolerance, samples_at_once):
+    inputs, expected = case
+    workspace = workspace_for(inputs, dtype, samples_at_once)
+    ours = results(chunked.attend, inputs, dtype, workspace_bytes=workspace)
+    for name, a, b in zip(NAMES, ours, expected, strict=True):
+        assert a.dtype == dtype
+        if name == "proj_l.bias":
+            assert torch.equal(a, torch.zeros_like(a))
+        else:
+            assert error(a, b) < tolerance, name
+
+
+def assert_as_precise(ours: list[Tensor], eagers: list[Tensor], expected: list[Tensor], slack: float = 1.1) -> None:
+    """Errors are compared in norm; where it is the norm of a few numbers, chance has a say in it."""
+    for name, a, e, b in zip(NAMES, ours, eagers, expected, strict=True):
+        if name != "proj_l.bias":
+            assert error(a, b) <= (1.1 if a.numel() > 1000 else 1.5) * error(e, b), name
+
+
+@pytest.mark.parametrize("samples_at_once", [None, 1 / 3])
+def test_bf16_is_as_near_to_float64_as_eager_bf16(case, samples_at_once):
+    inputs, expected = case
+    workspace = workspace_for(inputs, torch.bfloat16, samples_at_once)
+    ours = results(chunked.attend, inputs, torch.bfloat16, workspace_bytes=workspace)
+    assert {t.dtype for t in ours} == {torch.bfloat16}
+    assert_as_precise(ours, results(eager.attend, inputs, torch.bfloat16), expected)
+
+
+@pytest.mark.parametrize("workspace", [None, 1])
+def test_numerical_gradients(workspace):
+    qkv, *mixing, _ = tensors(2, 3, 4, 2)
+    inputs = [t.contiguous().requires_grad_() for t in (*qkv.permute(2, 0, 3, 1, 4), *mixing)]
+    assert torch.autograd.gradcheck(lambda *args: chunked.attend(*args, scale=0.7, workspace_bytes=workspace), inputs)
+
+
+def test_any_layout_is_taken():
+    qkv, *mixing, cotangent = tensors(3, 4, 10, 6)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    layouts = [lambda t: t, Tensor.contiguous, lambda t: t.mT.contiguous().mT, lambda t: t[:1].expand(3, -1, -1, -1)]
+    for change in layouts:
+        outputs = []
+        for attend in (eager.attend, chunked.attend):
+            leaves = [change(t).detach().requires_grad_() for t in (q, k, v)]
+            y = attend(*leaves, *mixing, scale=0.4)
+            outputs.append([y, *torch.autograd.grad(y, leaves, change(cotangent))])
+        for a, b in zip(*outputs, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
+
+
+def test_the_heads_of_a_token_lie_together():
+    """So that the model joins them without a copy."""
+    qkv, *mixing, _ = tensors(2, 4, 10, 6)
+    y = chunked.attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    joined = y.transpose(1, 2).reshape(2, 10, 24)
+    assert joined.data_ptr() == y.data_ptr()
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backward_inside", [False, True])
+def test_autocast_means_narrow_tokens_and_wide_parameters(given, backward_inside):
+    """As in eager. Bit for bit what the same attention gives outside autocast, with tokens that are already narrow."""
+    inputs = [t.float() for t in tensors(2, 4, 20, 8)]
+    leaves = [t.requires_grad_() for t in (inputs[0].to(given), *inputs[1:-1])]
+    outputs = {}
+    for where in ("eager", "autocast", "outside"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=where != "outside"):
+            qkv = leaves[0].bfloat16() if where == "outside" else leaves[0]
+            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            y = talking_heads_attention(
+                q, k, v, *leaves[1:], scale=8**-0.5, backend="eager" if where == "eager" else "chunked"
+            )
+            with torch.autocast("cpu", torch.bfloat16, enabled=backward_inside):
+                outputs[where] = [y, *torch.autograd.grad(y, leaves, inputs[-1].to(y.dtype))]
+    assert all(torch.equal(a, b) for a, b in zip(outputs["autocast"], outputs["outside"], strict=True))
+    assert [t.dtype for t in outputs["autocast"]] == [t.dtype for t in outputs["eager"]]
+    assert outputs["autocast"][0].dtype == torch.bfloat16
+    assert error(outputs["autocast"][1], outputs["eager"][1].double()) < 0.02
+
+
+def test_a_backward_pass_under_autocast_keeps_the_precision_of_the_forward_pass():
+    inputs = tensors(2, 4, 20, 8)
+    expected = results(chunked.attend, inputs, torch.float32)
+    leaves = [t.float().requires_grad_() for t in inputs[:-1]]
+    y = chunked.attend(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=8**-0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        gradients = torch.autograd.grad(y, leaves, inputs[-1].float())
+    assert all(torch.equal(a, b) for a, b in zip([y, *gradients], expected, strict=True))
+
+
+def test_recomputed_in_the_backward_pass_it_gives_the_same_bits():
+    inputs = tensors(2, 4, 49, 8)
+    plain = results(chunked.attend, inputs, torch.float32)
+    recomputed = results(
+        lambda *args, scale: checkpoint(lambda *a: chunked.attend(*a, scale=scale), *args, use_reentrant=False),
+        inputs,
+        torch.float32,
+    )
+    assert all(torch.equal(a, b) for a, b in zip(plain, recomputed, strict=True))
+
+
+def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed():
+    """ZeRO-3 empties parameters between forward and backward, and fills them again just in time or not at all."""
+    qkv, *mixing, cotangent = tensors(2, 4, 10, 6)
+    expected = results(chunked.attend, [qkv, *mixing, cotangent], torch.float64)
+    parameters = [torch.nn.Parameter(t.clone()) for t in mixing]
+    y = chunked.attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *parameters, scale=6**-0.5)
+    for p in parameters:
+        p.data.zero_()
+    for a, b in zip(torch.autograd.grad(y, parameters, cotangent), expected[2:], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_differentiating_twice_is_refused():
+    qkv, *mixing, _ = tensors(1, 2, 3, 4)
+    qkv.requires_grad_()
+    y = chunked.attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    (gradient,) = torch.autograd.grad(y.square().sum(), qkv, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def saved_bytes(attend: Callable[..., Tensor], inputs: list[Tensor], dtype: torch.dtype) -> int:
+    """What autograd keeps for the backward pass, each piece of memory counted once."""
+    kept = {}
+
+    def pack(t: Tensor) -> Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    leaves = [t.to(dtype).requires_grad_() for t in inputs[:-1]]
+    with saved_tensors_hooks(pack, lambda t: t):
+        _alive = attend(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=1.0)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_q_k_and_v_are_all_that_is_kept(dtype):
+    batch, heads, tokens, width = 2, 8, 196, 48
+    inputs = tensors(batch, heads, tokens, width)
+    qkv = 3 * batch * heads * tokens * width * dtype.itemsize
+    one_map = batch * heads * tokens**2 * dtype.itemsize
+    small = 2 * heads**2 * dtype.itemsize + 4 * heads
+    assert saved_bytes(chunked.attend, inputs, dtype) == qkv + small
+    assert saved_bytes(eager.attend, inputs, dtype) > qkv + 3 * one_map
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("workspace", [1, 2**14, 2**20, 2**40])
+def test_blocks_cover_everything_once_within_the_workspace(shape, workspace):
+    q = torch.empty(shape, dtype=torch.bfloat16)
+    batch, heads, tokens, _ = shape
+    blocks = cut_into_blocks(q, workspace)
+    seen = torch.zeros(batch, tokens)
+    for samples in blocks.samples:
+        for rows in blocks.rows:
+            seen[samples, rows] += 1
+            assert {m.shape for m in blocks.maps(samples, rows)} == {
+                (heads * (samples.stop - samples.start), rows.stop - rows.start, tokens)
+            }
+    assert (seen == 1).all()
+    one_row = sum(m.nbytes for m in blocks.maps(slice(0, 1), slice(0, 1)))
+    assert sum(m.nbytes for m in blocks.memory) <= max(workspace, one_row)
+    assert len(blocks.samples) == 1 or len(blocks.rows) == 1 or len(blocks.samples) == batch
+    assert math.prod((len(blocks.samples), len(blocks.rows))) == 1 or workspace < 2**40
