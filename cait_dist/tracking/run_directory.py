@@ -11,7 +11,6 @@
         rank-1.log …         output of the other ranks
       checkpoints/step-00001234/
       mlflow.json            which MLflow run mirrors this directory, and up to which step
-      export/
 """
 
 import fcntl
@@ -19,7 +18,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,6 @@ class RunDirectory:
         self.record = path / "run.json"
         self.checkpoints = path / "checkpoints"
         self.mirror = path / "mlflow.json"
-        self.export = path / "export"
 
     @classmethod
     def existing(cls, path: Path) -> "RunDirectory":
@@ -135,9 +132,3 @@ def write_json(path: Path, content: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-
-
-def find_runs(runs_dir: Path) -> Iterator[RunDirectory]:
-    """All run directories below ``runs_dir``, by name."""
-    for record in sorted(runs_dir.glob("*/run.json")):
-        yield RunDirectory(record.parent)

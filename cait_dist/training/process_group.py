@@ -34,12 +34,6 @@ class World:
         """Whether this is rank 0, the one that writes and prints."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
-        """Whether any rank says yes. Collective."""
-        message = torch.tensor([int(flag)])
-        dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self.control)
-        return bool(message.item())
-
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Elementwise sum over all ranks, on the CPU in float64. Collective."""
         total = values.detach().to("cpu", torch.float64)
