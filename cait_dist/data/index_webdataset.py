@@ -1,31 +1,21 @@
 """Make a manifest for WebDataset tars that others have written.
 
-Samples in such tars are neighbouring members with the same name up to the first dot: an image (``.jpg``, ``.jpeg``,
-``.png``, ``.webp``) and a label (``.cls``: an integer as text; or ``.json`` with an integer ``label`` or ``cls``). The
-tars are walked through once, header by header; what is found is kept as an ordinary manifest in a folder
-``.cait-index`` beside them (or in the user's cache, if that folder may not be written), and used for as long as no
-tar is added, removed or changed.
-
-A tar is input from outside. Nothing is ever extracted, so a member cannot be written to where it should not be; links,
-devices and names that leave the archive are refused all the same, because a reader that follows them is one careless
-change away. And a damaged header ends a tar silently for Python's ``tarfile``, so the end is checked to be one.
+The tars are walked through once (`data_prep.foreign_tars` says what a sample is); what is found is kept as an ordinary
+manifest in a folder ``.cait-index`` beside them (or in the user's cache, if that folder may not be written), and used
+for as long as no tar is added, removed or changed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import re
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from pathlib import Path
 
 import numpy as np
 
+from data_prep.errors import DataPrepError
+from data_prep.foreign_tars import ForeignSample, foreign_samples
 from data_prep.manifest import (
     SAMPLE_DTYPE,
     Manifest,
@@ -35,31 +25,15 @@ from data_prep.manifest import (
     load_manifest,
     write_manifest,
 )
+from data_prep.tar_walk import find_tars
 
 from .errors import ShardIndexError
 
-INDEX_FOLDER = ".cait-index"
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+__all__ = ["INDEX_FOLDER", "find_tars", "index_tars"]
 
-_MAX_LABEL = 1_000_000
-_MAX_CLS_BYTES = 64
-_MAX_JSON_BYTES = 1 << 20
-# WebDataset's rule: the key is everything up to the first dot of the file's name.
-_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+INDEX_FOLDER = ".cait-index"
 
 _logger = logging.getLogger(__name__)
-
-
-class _Row(NamedTuple):
-    name: str
-    offset: int
-    size: int
-    label: int
-
-
-def find_tars(folder: Path) -> list[Path]:
-    """The tars of a folder in the order of their names."""
-    return sorted(path for path in folder.glob("*.tar") if path.is_file() and not path.name.startswith("."))
 
 
 def index_tars(folder: Path) -> Path:
@@ -116,7 +90,7 @@ def _build(folder: Path, state: list[tuple[str, int, int]]) -> tuple[Manifest, l
     names: list[str] = []
     empty: list[tuple[str, str]] = []
     for name, size, mtime_ns in state:
-        rows = list(_samples_of(folder / name))
+        rows = _rows_of(folder / name)
         if not rows:
             empty.append(_without_samples(name, size, mtime_ns))
             continue
@@ -136,107 +110,9 @@ def _build(folder: Path, state: list[tuple[str, int, int]]) -> tuple[Manifest, l
     ), names
 
 
-def _samples_of(path: Path) -> Iterator[_Row]:
+def _rows_of(path: Path) -> list[ForeignSample]:
     """The samples of one tar."""
-    seen: set[str] = set()
-    key, group = "", _Group()
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            end = 0
-            for member in tar:
-                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                parts = _name_parts(path, member)
-                if parts is None:
-                    continue
-                if parts[0] != key:
-                    yield from group.finish(path, key)
-                    key, group = parts[0], _Group()
-                    if key in seen:
-                        raise ShardIndexError(f"{path}: the members of {key!r} do not lie side by side; {_REWRITE}")
-                    seen.add(key)
-                group.add(path, file, member, parts[1].lower())
-            yield from group.finish(path, key)
-            _check_end(path, file, end)
-    except (tarfile.TarError, EOFError) as error:
-        raise ShardIndexError(f"{path}: not a whole, uncompressed tar ({error}); fetch or write it again") from None
-    except OSError as error:
-        raise ShardIndexError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-_REWRITE = "write the shards again with `webdataset` or `cait prep`"
-
-
-def _name_parts(path: Path, member: tarfile.TarInfo) -> tuple[str, str] | None:
-    """Key and extension of a member, or None if it is none of our business."""
-    name = member.name
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
-        raise ShardIndexError(f"{path}: the member {name!r} points out of the archive; do not use this tar")
-    if member.isdir():
-        return None
-    if not member.isreg() or member.issparse():
-        raise ShardIndexError(
-            f"{path}: the member {name!r} is a link, a device or sparse, not a plain file; {_REWRITE}"
-        )
-    match = _MEMBER.fullmatch(name)
-    return (match[1], match[2]) if match else None
-
-
-@dataclass
-class _Group:
-    """The members of one sample, as far as they have been met."""
-
-    image: tuple[str, int, int] | None = None
-    label: int | None = None
-    met: bool = False
-
-    def add(self, path: Path, file: IO[bytes], member: tarfile.TarInfo, extension: str) -> None:
-        self.met = True
-        if extension in IMAGE_EXTENSIONS:
-            if self.image is not None:
-                raise ShardIndexError(f"{path}: two images of the same name, {member.name!r} is the second; {_REWRITE}")
-            if not 0 < member.size < 2**32:
-                raise ShardIndexError(f"{path}: the image {member.name!r} has {member.size} bytes; {_REWRITE}")
-            self.image = (member.name, member.offset_data, member.size)
-        elif extension == "cls" or (extension == "json" and self.label is None):
-            self.label = _read_label(path, file, member, extension)
-
-    def finish(self, path: Path, key: str) -> Iterator[_Row]:
-        if not self.met:
-            return
-        if self.image is None or self.label is None:
-            missing = "image" if self.image is None else "label"
-            raise ShardIndexError(f"{path}: the sample {key!r} has no {missing}; {_REWRITE}")
-        yield _Row(*self.image, self.label)
-
-
-def _read_label(path: Path, file: IO[bytes], member: tarfile.TarInfo, extension: str) -> int:
-    most = _MAX_CLS_BYTES if extension == "cls" else _MAX_JSON_BYTES
-    if member.size > most:
-        raise ShardIndexError(f"{path}: {member.name!r} has {member.size:,} bytes, too many for a label")
-    # By its place, so that tarfile's own position in the file does not matter to us, nor ours to it.
-    raw = os.pread(file.fileno(), member.size, member.offset_data)
-    try:
-        value = json.loads(raw) if extension == "json" else int(raw)
-    except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, dict):
-        value = value.get("label", value.get("cls"))
-    if type(value) is not int or not 0 <= value < _MAX_LABEL:
-        raise ShardIndexError(
-            f"{path}: {member.name!r} holds no label, which is an integer from 0 to {_MAX_LABEL - 1:,}; {_REWRITE}"
-        )
-    return value
-
-
-def _check_end(path: Path, file: IO[bytes], end: int) -> None:
-    """After the last member there must be at least one empty block, and nothing else."""
-    file.seek(end)
-    first = file.read(tarfile.BLOCKSIZE)
-    if len(first) < tarfile.BLOCKSIZE:
-        raise ShardIndexError(f"{path}: ends without a tar's end mark, so it may be cut off; fetch or write it again")
-    while first:
-        if first.strip(b"\0"):
-            raise ShardIndexError(
-                f"{path}: damaged after byte {end:,}, or several tars in one; fetch or write it again"
-            )
-        first = file.read(1 << 20)
+        return list(foreign_samples(path))
+    except DataPrepError as error:
+        raise ShardIndexError(str(error)) from None

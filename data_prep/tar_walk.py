@@ -1,0 +1,74 @@
+"""Walk through the headers of a tar that somebody else has written, and believe nothing.
+
+A tar is input from outside. Nothing is ever extracted, so a member cannot be written to where it should not be; links,
+devices and names that leave the archive are refused all the same, because a reader that follows them is one careless
+change away. And a damaged header ends a tar silently for Python's ``tarfile``, so the end is checked to be one.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from .errors import DataPrepError
+
+FETCH_AGAIN = "fetch or write it again"
+
+
+def find_tars(folder: Path) -> list[Path]:
+    """The tars of a folder in the order of their names; none if there is no such folder."""
+    return sorted(path for path in folder.glob("*.tar") if path.is_file() and not path.name.startswith("."))
+
+
+def walk(place: object, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """The plain files of an uncompressed tar in the order in which they are stored, header by header.
+
+    Args:
+        place: which tar it is, for messages.
+        file: the tar, from its first byte to its last; for a tar within a tar, a view of that part.
+
+    Raises:
+        DataPrepError: if the tar is damaged or cut off, or holds a member that has no business in it.
+    """
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                _refuse_odd(place, member, end)
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if not member.isdir():
+                    yield member
+            _check_end(place, file, end)
+    except DataPrepError:
+        raise
+    # Besides its own, tarfile raises what its parts do: a chain of headers that nests too deeply, a size like 2**200.
+    except (tarfile.TarError, EOFError, RecursionError, ValueError, OverflowError) as error:
+        raise DataPrepError(f"{place}: not a whole, uncompressed tar ({error}); {FETCH_AGAIN}") from None
+    except OSError as error:
+        raise DataPrepError(f"{place}: cannot be read ({error.strerror or error}); check the storage") from None
+
+
+def _refuse_odd(place: object, member: tarfile.TarInfo, end: int) -> None:
+    if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
+        raise DataPrepError(f"{place}: the member {member.name!r} points out of the archive; do not use this tar")
+    # A negative size would send the walk backwards, and round in circles.
+    if member.size < 0 or member.offset < end:
+        raise DataPrepError(f"{place}: the member {member.name!r} has an impossible size; do not use this tar")
+    if not member.isdir() and (not member.isreg() or member.issparse()):
+        raise DataPrepError(
+            f"{place}: the member {member.name!r} is a link, a device or sparse, not a plain file; do not use this tar"
+        )
+
+
+def _check_end(place: object, file: IO[bytes], end: int) -> None:
+    """After the last member there must be at least one empty block, and nothing else."""
+    file.seek(end)
+    first = file.read(tarfile.BLOCKSIZE)
+    if len(first) < tarfile.BLOCKSIZE:
+        raise DataPrepError(f"{place}: ends without a tar's end mark, so it may be cut off; {FETCH_AGAIN}")
+    while first:
+        if first.strip(b"\0"):
+            raise DataPrepError(f"{place}: damaged after byte {end:,}, or several tars in one; {FETCH_AGAIN}")
+        first = file.read(1 << 20)
