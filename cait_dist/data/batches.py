@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from .crop import CropSettings, eval_view, train_view, view_uniforms
 from .decode import Pixels
@@ -31,8 +32,8 @@ class Reader(Protocol):
     def labels(self) -> Ids:
         """``(num_samples,)``."""
 
-    def read(self, index: int) -> bytes:
-        """The encoded image of one sample."""
+    def read(self, index: int) -> bytes | Pixels:
+        """The image of one sample: encoded, or as pixels ``(height, width, 3)`` where they are stored so."""
 
     def locate(self, index: int) -> str:
         """Where it lies, for messages."""
@@ -47,7 +48,7 @@ class MicroBatch:
         micro: its number within the step on this rank.
         positions: ``(b,)`` places in the training stream, consecutive.
         ids: ``(b,)`` sample ids.
-        images: ``(b, 3, H, W)`` uint8, contiguous.
+        images: ``(b, 3, H, W)`` uint8, channels last in memory.
         labels: ``(b,)`` int64.
     """
 
@@ -69,7 +70,7 @@ class EvalBatch:
 
     Attributes:
         ids: ``(b,)`` sample ids.
-        images: ``(b, 3, H, W)`` uint8, contiguous.
+        images: ``(b, 3, H, W)`` uint8, channels last in memory.
         labels: ``(b,)`` int64.
     """
 
@@ -117,8 +118,8 @@ class TrainBatches(Dataset[MicroBatch]):
         ids = self.order.ids(positions)
         uniforms = view_uniforms(self.seed, positions)
 
-        def view(row: int, encoded: bytes) -> Pixels:
-            return train_view(encoded, self.image_size, uniforms[row], self.augment)
+        def view(row: int, image: bytes | Pixels) -> Tensor:
+            return train_view(image, self.image_size, uniforms[row], self.augment)
 
         images = _read_images(self.reader, ids, self.image_size, view)
         return MicroBatch(slot.step, slot.micro, positions, ids, images, torch.from_numpy(self.reader.labels[ids]))
@@ -133,19 +134,30 @@ class EvalBatches(Dataset[EvalBatch]):
     def __getitem__(self, part: range) -> EvalBatch:
         ids = np.arange(part.start, part.stop, dtype=np.int64)
 
-        def view(_: int, encoded: bytes) -> Pixels:
-            return eval_view(encoded, self.image_size, self.crop_ratio)
+        def view(_: int, image: bytes | Pixels) -> Tensor:
+            return eval_view(image, self.image_size, self.crop_ratio)
 
         images = _read_images(self.reader, ids, self.image_size, view)
         return EvalBatch(ids, images, torch.from_numpy(self.reader.labels[ids]))
 
 
-def _read_images(reader: Reader, ids: Ids, image_size: int, view: Callable[[int, bytes], Pixels]) -> Tensor:
-    """Read and show the samples, as ``(len(ids), 3, image_size, image_size)`` uint8."""
-    images = np.empty((len(ids), 3, image_size, image_size), dtype=np.uint8)
+def _read_images(reader: Reader, ids: Ids, image_size: int, view: Callable[[int, bytes | Pixels], Tensor]) -> Tensor:
+    """Read and show the samples, as ``(len(ids), 3, image_size, image_size)`` uint8, channels last in memory."""
+    images = _new_batch(len(ids), image_size)
     for row, index in enumerate(ids.tolist()):
         try:
-            images[row] = view(row, reader.read(index)).transpose(2, 0, 1)
+            images[row] = view(row, reader.read(index))
         except CorruptImageError as error:
             raise CorruptImageError(f"{reader.locate(index)}: {error}; run `cait verify` on the data") from None
-    return torch.from_numpy(images)
+    return images
+
+
+def _new_batch(count: int, image_size: int) -> Tensor:
+    """Room for a batch; in a worker, in memory that the training process shares, which spares a copy."""
+    shape = (count, image_size, image_size, 3)
+    if get_worker_info() is None:
+        rows = torch.empty(shape, dtype=torch.uint8)
+    else:
+        storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
+        rows = torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+    return rows.permute(0, 3, 1, 2)

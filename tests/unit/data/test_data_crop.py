@@ -74,26 +74,33 @@ def test_hopeless_images_give_their_centre(size: tuple[int, int], expected: Box)
     assert random_resized_crop_box(*size, np.zeros(CROP_DRAWS), (1.0, 1.0), RATIO) == expected
 
 
-def test_training_view_is_cut_resize_flip_by_pillow() -> None:
+@pytest.mark.parametrize("image_size", [32, 150])
+def test_training_view_is_cut_resize_flip_as_by_pillow(image_size: int) -> None:
     encoded = encode(picture(1, 90, 70))
     config = AugmentConfig()
-    flips = 0
+    flips, differences = 0, []
     for row in view_uniforms(0, np.arange(20)):
         box = random_resized_crop_box(90, 70, row, config.crop_scale, config.crop_ratio)
         with Image.open(io.BytesIO(encoded)) as image:
             part = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-            expected = np.asarray(part.resize((32, 32), Image.Resampling.BICUBIC))
+            expected = np.asarray(part.resize((image_size, image_size), Image.Resampling.BICUBIC))
         if row[CROP_DRAWS] < 0.5:
             flips += 1
             expected = expected[:, ::-1]
-        np.testing.assert_array_equal(train_view(encoded, 32, row, config), expected)
+        difference = np.abs(
+            train_view(encoded, image_size, row, config).permute(1, 2, 0).numpy() - expected.astype(int)
+        )
+        differences.append(difference)
+    # Both round their filters to fixed-point numbers, in different ways.
+    assert max(d.max() for d in differences) <= 2
+    assert np.mean([(d > 0).mean() for d in differences]) < 0.03
     assert 3 < flips < 17
 
 
 def test_flip_can_be_switched_off() -> None:
     encoded, row = encode(picture(2)), np.zeros(CROP_DRAWS + FLIP_DRAWS)
     never, always = (train_view(encoded, 16, row, AugmentConfig(hflip=p)) for p in (0.0, 1.0))
-    np.testing.assert_array_equal(never, always[:, ::-1])
+    np.testing.assert_array_equal(never, always.flip(2))
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (333, 500), (64, 64), (57, 99), (224, 230)])
@@ -105,4 +112,4 @@ def test_evaluation_view_is_that_of_timm(size: tuple[int, int], image_size: int,
     )
     with Image.open(io.BytesIO(encoded)) as image:
         expected = np.rint(transform(image).numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
-    np.testing.assert_array_equal(eval_view(encoded, image_size, crop_ratio), expected)
+    np.testing.assert_array_equal(eval_view(encoded, image_size, crop_ratio).permute(1, 2, 0), expected)

@@ -82,7 +82,7 @@ def test_micro_batches_are_as_promised(reader: WebDatasetReader) -> None:
         assert batch.positions.dtype == batch.ids.dtype == np.int64
         assert batch.images.shape == (4, 3, SIZE, SIZE)
         assert batch.images.dtype == torch.uint8
-        assert batch.images.is_contiguous()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.labels.dtype == torch.int64
         assert batch.labels.tolist() == reader.labels[batch.ids].tolist()
 
