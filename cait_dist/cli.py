@@ -38,17 +38,20 @@ def prep(
     seed: Annotated[int, typer.Option(help="decides the shuffle, and the split where the source has none")] = 0,
     shard_samples: Annotated[int | None, typer.Option(min=1, help="most in a shard; default: fits the set")] = None,
     image_size: Annotated[int, typer.Option(min=8, help="digits only: side of the images in pixels")] = 32,
+    formats: Annotated[str, typer.Option("--format", help="webdataset, ffcv or both")] = "webdataset",
+    ffcv_mode: Annotated[str, typer.Option(help="images in betons: jpg (as they are), raw, proportion")] = "jpg",
     val_share: Annotated[float, typer.Option(min=0, max=0.9, help="share to hold out where there is no val/")] = 0.0,
     max_broken: Annotated[float, typer.Option(min=0, max=1, help="share of broken images that is put up with")] = 0.01,
 ) -> None:
-    """Shard images into WebDataset tars with a manifest. Killed at any moment, a second call finishes the rest."""
+    """Shard images into WebDataset tars, FFCV betons, or both. Killed at any moment, a second call goes on."""
+    from data_prep.formats import parse_formats, parse_mode, prepare  # noqa: PLC0415
     from data_prep.plan import make_plan  # noqa: PLC0415
-    from data_prep.run import run  # noqa: PLC0415
     from data_prep.sources import open_source  # noqa: PLC0415
 
+    chosen, mode = parse_formats(formats), parse_mode(ffcv_mode)
     images = open_source(source, image_size=image_size, val_share=val_share, seed=seed)
     plan = make_plan(images, out, seed=seed, shard_size=shard_samples, max_broken=max_broken)
-    typer.echo(run(plan, workers))
+    typer.echo(prepare(plan, chosen, mode, workers=workers))
 
 
 @app.command()

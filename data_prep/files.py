@@ -26,13 +26,19 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         try:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-            # Temporary files are private; these are to be read by whoever may read the folder.
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).replace(path)
+            publish(Path(file.name), path)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def publish(unfinished: Path, path: Path) -> None:
+    """Make a file that was written aside durable, and give it its name."""
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+        # Temporary files are private; these are to be read by whoever may read the folder.
+        os.fchmod(file.fileno(), 0o644)
+    unfinished.replace(path)
     _sync_folder(path.parent)
 
 

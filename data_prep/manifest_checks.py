@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 class Lie(Exception):  # noqa: N818 - never leaves `load_manifest`
     """Something in a manifest cannot be so."""
 
-    def __init__(self, message: str, path: Path | None = None) -> None:
+    def __init__(self, message: str, path: Path | str | None = None) -> None:
         super().__init__(message)
         self.path = path
 
@@ -45,7 +45,7 @@ def read_bounded(path: Path, most: int) -> bytes:
         raise Lie(f"cannot be read ({error.strerror or error})", path) from None
 
 
-def parse_manifest(path: Path, raw: bytes) -> tuple[Manifest, Mapping[str, Any]]:
+def parse_manifest(path: Path | str, raw: bytes) -> tuple[Manifest, Mapping[str, Any]]:
     """Everything but the table of samples, with types checked; and the raw mapping."""
     try:
         content = json.loads(raw)
@@ -53,30 +53,31 @@ def parse_manifest(path: Path, raw: bytes) -> tuple[Manifest, Mapping[str, Any]]
         raise Lie("is not JSON", path) from None
     if not isinstance(content, dict):
         raise Lie("is not a JSON object", path)
-    version = _get(content, "format_version", int)
+    version = get_entry(content, "format_version", int)
     if version != FORMAT_VERSION:
         raise Lie(f"has format version {version}, this program reads {FORMAT_VERSION}", path)
-    names = _texts(_get(content, "class_names", list), "class_names")
+    names = text_entries(get_entry(content, "class_names", list), "class_names")
     if not 1 <= len(names) <= _MAX_CLASSES:
         raise Lie(f"has {len(names)} classes, possible are 1 to {_MAX_CLASSES:,}", path)
-    shards = tuple(_parse_shard(entry, len(names)) for entry in _get(content, "shards", list))
+    shards = tuple(_parse_shard(entry, len(names)) for entry in get_entry(content, "shards", list))
     if len({shard.name for shard in shards}) != len(shards):
         raise Lie("lists a shard twice", path)
-    changes = [_texts(pair, "changes") for pair in _get(content, "changes", list)]
+    changes = [text_entries(pair, "changes") for pair in get_entry(content, "changes", list)]
     manifest = Manifest(
-        split=_get(content, "split", str),
-        source=_get(content, "source", str),
-        seed=_get(content, "seed", int),
+        split=get_entry(content, "split", str),
+        source=get_entry(content, "source", str),
+        seed=get_entry(content, "seed", int),
         class_names=names,
         shards=shards,
         samples=np.empty(0, SAMPLE_DTYPE),
         changes=tuple((pair[0], pair[1]) for pair in changes if len(pair) == 2),
-        quarantined=_get(content, "quarantined", int),
+        quarantined=get_entry(content, "quarantined", int),
     )
     return manifest, content
 
 
-def _get(mapping: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
+def get_entry(mapping: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
+    """An entry that must be there and of a kind."""
     value = mapping.get(key)
     # To Python, True is an int.
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -84,7 +85,8 @@ def _get(mapping: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
     return value
 
 
-def _texts(values: object, key: str) -> tuple[str, ...]:
+def text_entries(values: object, key: str) -> tuple[str, ...]:
+    """A list that must hold nothing but text."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise Lie(f"{key} holds something that is not text")
     return tuple(values)
@@ -93,38 +95,42 @@ def _texts(values: object, key: str) -> tuple[str, ...]:
 def _parse_shard(entry: object, num_classes: int) -> ShardInfo:
     if not isinstance(entry, dict):
         raise Lie("shards holds something that is not an object")
-    name = _get(entry, "name", str)
+    name = get_entry(entry, "name", str)
     if not _SHARD_NAME.fullmatch(name):
         raise Lie(f"shard name {name[:80]!r} is not a plain file name")
-    samples, size, mtime_ns = (_get(entry, key, int) for key in ("samples", "bytes", "mtime_ns"))
+    samples, size, mtime_ns = (get_entry(entry, key, int) for key in ("samples", "bytes", "mtime_ns"))
     if not (1 <= samples < 2**32 and 0 <= size < 2**63 and mtime_ns >= 0):
         raise Lie(f"shard {name} has an impossible number of samples or bytes")
     counts = []
-    for pair in _get(entry, "class_counts", list):
+    for pair in get_entry(entry, "class_counts", list):
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(number) is int for number in pair):
             raise Lie(f"shard {name} has class counts that are not pairs of numbers")
         if not 0 <= pair[0] < num_classes:
             raise Lie(f"shard {name} counts a label {pair[0]}, there are {num_classes} classes")
         counts.append((pair[0], pair[1]))
-    return ShardInfo(name, samples, size, _get(entry, "sha256", str), tuple(counts), mtime_ns)
+    return ShardInfo(name, samples, size, get_entry(entry, "sha256", str), tuple(counts), mtime_ns)
 
 
-def read_samples(path: Path, manifest: Manifest, stated: Mapping[str, Any]) -> Samples:
-    """Load the table of samples and hold it against the shards."""
+def most_sample_bytes(manifest: Manifest, stated: Mapping[str, Any]) -> int:
+    """How large the file with the table of samples may be."""
     count = sum(shard.samples for shard in manifest.shards)
-    if _get(stated, "num_samples", int) != count:
+    if get_entry(stated, "num_samples", int) != count:
         raise Lie("num_samples is not the sum of the shards' samples")
     if not count:
         raise Lie("has no samples")
-    raw = read_bounded(path, count * SAMPLE_DTYPE.itemsize + 4096)
-    if hashlib.sha256(raw).hexdigest() != _get(stated, "samples_sha256", str):
+    return count * SAMPLE_DTYPE.itemsize + 4096
+
+
+def parse_samples(path: Path | str, raw: bytes, manifest: Manifest, stated: Mapping[str, Any]) -> Samples:
+    """The table of samples, held against the shards."""
+    if hashlib.sha256(raw).hexdigest() != get_entry(stated, "samples_sha256", str):
         raise Lie("does not have the checksum that the manifest states", path)
-    samples = _rows_of(path, raw, count)
+    samples = _rows_of(path, raw, sum(shard.samples for shard in manifest.shards))
     _check_rows(path, samples, manifest)
     return samples
 
 
-def _rows_of(path: Path, raw: bytes, count: int) -> Samples:
+def _rows_of(path: Path | str, raw: bytes, count: int) -> Samples:
     """The rows of a ``.npy`` file that must hold ``count`` of them; read-only, sharing the memory of ``raw``."""
     stream = io.BytesIO(raw)
     try:
@@ -138,7 +144,7 @@ def _rows_of(path: Path, raw: bytes, count: int) -> Samples:
     return np.frombuffer(raw, SAMPLE_DTYPE, count, offset)
 
 
-def _check_rows(path: Path, samples: Samples, manifest: Manifest) -> None:
+def _check_rows(path: Path | str, samples: Samples, manifest: Manifest) -> None:
     expected = np.repeat(np.arange(len(manifest.shards)), [shard.samples for shard in manifest.shards])
     if not np.array_equal(samples["shard"], expected):
         raise Lie("does not follow the shards in order", path)

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from .manifest import (
     load_manifest,
     write_manifest,
 )
-from .plan import Plan, ShardTask, claim_folder
+from .plan import SCRATCH_FOLDER, Plan, ShardTask, claim_folder
 from .pool import map_tasks
 from .progress import ImageProgress
 from .repair import recover_records
@@ -97,7 +98,7 @@ def run(plan: Plan, workers: int | None = None, progress: bool = True) -> Summar
     """
     started = time.monotonic()
     claim_folder(plan)
-    with _only_one(plan), ImageProgress("preparing", plan.num_images, shown=progress) as shown:
+    with only_one(plan), ImageProgress("preparing", plan.num_images, shown=progress) as shown:
         if (ready := _finished(plan)) is not None:
             return _summary(plan, ready, plan.num_shards, started, nothing_to_do=True)
         _sweep(plan)
@@ -108,7 +109,7 @@ def run(plan: Plan, workers: int | None = None, progress: bool = True) -> Summar
         broken: dict[str, Quarantine] = {split: [] for split in plan.splits}
         try:
             for task, built in map_tasks(
-                build_task, [plan.task(i) for i in range(plan.num_shards)], workers or _fitting_workers(plan)
+                build_task, [plan.task(i) for i in range(plan.num_shards)], workers or fitting_workers(plan)
             ):
                 found += built.found_finished
                 shown.add(len(task.names), found_finished=built.found_finished)
@@ -120,7 +121,8 @@ def run(plan: Plan, workers: int | None = None, progress: bool = True) -> Summar
         return _summary(plan, finish(plan), found, started)
 
 
-def _fitting_workers(plan: Plan) -> int:
+def fitting_workers(plan: Plan) -> int:
+    """As many processes as there are cores for this one, but no more than the number of images is worth."""
     return max(1, min(len(os.sched_getaffinity(0)), plan.num_images // _IMAGES_WORTH_A_WORKER))
 
 
@@ -136,6 +138,7 @@ def finish(plan: Plan) -> dict[str, Manifest]:
     manifests = {split: _finish_split(plan, split) for split in plan.splits}
     for number in range(plan.num_shards):
         record_path(plan.task(number).path).unlink(missing_ok=True)
+    shutil.rmtree(plan.out / SCRATCH_FOLDER, ignore_errors=True)
     return manifests
 
 
@@ -210,9 +213,9 @@ def _sweep(plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(plan: Plan) -> Iterator[None]:
-    """Refuse to run while another process prepares the same folder."""
-    with (plan.out / ".lock").open("w") as file:
+def only_one(plan: Plan, lock: str = ".lock") -> Iterator[None]:
+    """Refuse to run while another process prepares the same folder, that is, holds the lock of that name."""
+    with (plan.out / lock).open("w") as file:
         try:
             # A POSIX lock, not flock: it dies with this process even if a worker lives a moment longer.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
