@@ -1,8 +1,13 @@
 """Decide what to do with the bytes of one image: keep them, encode them anew, or put them aside.
 
-A sound JPEG is kept byte for byte: encoding it again would only lose quality. Everything that a JPEG decoder might
-trip over (PNG named ``.JPEG``, CMYK colours: ImageNet has both) is decoded by Pillow and written as an RGB JPEG. What
-Pillow cannot decode to the last row is broken. The decision looks at the content, never at the name.
+A sound JPEG is kept byte for byte: encoding it again would only lose quality. All that is ever cut out of one is an
+EXIF block that is damaged or states an orientation (see `jpeg_segments`). Everything that a JPEG decoder might trip
+over (PNG named ``.JPEG``, CMYK colours: ImageNet has both) is decoded by Pillow and written as an RGB JPEG. What Pillow
+cannot decode to the last row is broken. The decision looks at the content, never at the name.
+
+Colours become what timm and torchvision see, Pillow's ``convert("RGB")``: CMYK and YCCK are read inverted, as Adobe
+writes them; palettes are looked up; transparency is dropped and not blended with anything, so the colour that lies
+under a transparent pixel shows. The one exception is 16-bit grey, which that conversion would clip.
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from .jpeg_segments import without_odd_exif
 
 JPEG_QUALITY = 95
 # Twice what a 100-megapixel camera writes by mistake would still be a decompression bomb for a training machine.
@@ -35,27 +42,52 @@ class Cleaned:
     broken: str = ""
 
 
-def clean(encoded: bytes) -> Cleaned:
-    """Check one image file's bytes and bring them into the form that shards hold."""
-    if len(encoded) > MAX_BYTES:
-        return Cleaned(broken=f"{len(encoded):,} bytes; at most {MAX_BYTES:,} are taken")
+def clean(encoded: bytes, resize: int | None = None) -> Cleaned:
+    """Check one image file's bytes and bring them into the form that shards hold.
+
+    Args:
+        encoded: content of the file.
+        resize: longest that the shorter side may be, in pixels; larger images are made smaller. None for any length.
+    """
+    if not 0 < len(encoded) <= MAX_BYTES:
+        return Cleaned(broken=f"{len(encoded):,} bytes; at most {MAX_BYTES:,} are taken" if encoded else "empty")
+    plain, oddity = without_odd_exif(encoded)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd EXIF blocks and sizes that are checked below
-            with Image.open(io.BytesIO(encoded)) as image:
+            warnings.simplefilter("ignore")  # about odd metadata of other formats, and sizes that are checked below
+            with Image.open(io.BytesIO(plain)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return Cleaned(broken=f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken")
-                file_format, mode = image.format, image.mode
                 image.load()
-                if file_format in ("JPEG", "MPO") and mode in ("RGB", "L"):
-                    return Cleaned(jpeg=encoded)
-                buffer = io.BytesIO()
-                to_rgb(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+                target = _smaller(image.size, resize)
+                if target == image.size and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                    return Cleaned(plain, change=f"EXIF cut out ({oddity})" if oddity else "")
+                return _encoded_anew(image, target)
+    except UnidentifiedImageError:
+        # Pillow's own words hold an address in memory, and the list of broken images must come out the same again.
+        return Cleaned(broken="no image of a known format")
     except Exception as error:  # Pillow's plugins raise almost anything on crafted input
         return Cleaned(broken=f"{type(error).__name__}: {error}")
-    return Cleaned(
-        jpeg=buffer.getvalue(), change=f"{file_format} {mode} encoded anew as JPEG RGB, quality {JPEG_QUALITY}"
-    )
+
+
+def _smaller(size: tuple[int, int], resize: int | None) -> tuple[int, int]:
+    """The size with a shorter side of at most ``resize`` pixels."""
+    short = min(size)
+    if resize is None or short <= resize:
+        return size
+    width, height = (round(side * resize / short) for side in size)
+    return width, height
+
+
+def _encoded_anew(image: Image.Image, target: tuple[int, int]) -> Cleaned:
+    rgb, was = to_rgb(image), f"{image.format} {image.mode}"
+    if target != image.size:
+        was += f" {image.width}×{image.height} resized to {target[0]}×{target[1]} and"
+        # The filter that training and evaluation crop with; for smaller images Pillow's has antialiasing.
+        rgb = rgb.resize(target, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    rgb.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return Cleaned(buffer.getvalue(), change=f"{was} encoded anew as JPEG RGB, quality {JPEG_QUALITY}")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

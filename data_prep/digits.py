@@ -79,6 +79,10 @@ class DigitsSource:
         big.save(buffer, "JPEG", quality=95)
         return buffer.getvalue()
 
+    def only(self, names: Sequence[str]) -> DigitsSource:
+        """This source, which is small."""
+        return self
+
     def __getstate__(self) -> dict[str, object]:
         # The cached images are cheap to load again, and would otherwise travel with every shard to build.
         return {"image_size": self.image_size, "seed": self.seed}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from .errors import DataPrepError
-from .tar_walk import walk
+from .tar_walk import opened, walk
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
@@ -45,11 +45,8 @@ def foreign_samples(path: Path) -> Iterator[ForeignSample]:
     Raises:
         DataPrepError: if the tar is damaged, or holds something else than labelled images.
     """
-    try:
-        with path.open("rb") as file:
-            yield from _samples_of(path, file)
-    except OSError as error:
-        raise DataPrepError(f"{path}: cannot be read ({error.strerror or error}); check the storage") from None
+    with opened(path) as file:
+        yield from _samples_of(path, file)
 
 
 def _samples_of(path: Path, file: IO[bytes]) -> Iterator[ForeignSample]:
@@ -101,8 +98,11 @@ def _read_label(path: Path, file: IO[bytes], member: tarfile.TarInfo, extension:
     most = _MAX_CLS_BYTES if extension == "cls" else _MAX_JSON_BYTES
     if member.size > most:
         raise DataPrepError(f"{path}: {member.name!r} has {member.size:,} bytes, too many for a label; {_REWRITE}")
-    # By its place, so that tarfile's own position in the file does not matter to us, nor ours to it.
-    raw = os.pread(file.fileno(), member.size, member.offset_data)
+    try:
+        # By its place, so that tarfile's own position in the file does not matter to us, nor ours to it.
+        raw = os.pread(file.fileno(), member.size, member.offset_data)
+    except OSError as error:
+        raise DataPrepError(f"{path}: cannot be read ({error.strerror or error}); check the storage") from None
     try:
         value = json.loads(raw) if extension == "json" else int(raw)
     except (ValueError, RecursionError):

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from .errors import DataPrepError
 from .files import write_whole
 from .manifest import FORMAT_VERSION
-from .split import Source, Split
+from .split import NeedsScratch, Source, Split
 
 PLAN_FILE = "plan.json"
+SCRATCH_FOLDER = ".scratch"
 # A tar of 1,000 ImageNet photographs has about 110 MB: long enough for sequential reads, short enough to build again.
 LARGEST_DEFAULT_SHARD = 1000
 
@@ -40,6 +41,7 @@ class ShardTask:
         names: source names, in the order in which they are stored.
         labels: ``(len(names),)``.
         plan_digest: identity of the plan.
+        resize: longest that an image's shorter side may be, in pixels; None for any length.
     """
 
     source: Source
@@ -48,6 +50,7 @@ class ShardTask:
     names: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     plan_digest: str
+    resize: int | None = None
 
     @property
     def split(self) -> str:
@@ -83,6 +86,7 @@ class Plan:
         seed: of the shuffle.
         splits: by name.
         max_broken: share of a split that may be broken before preparation is given up.
+        resize: longest that an image's shorter side may be, in pixels; None for any length.
     """
 
     source: Source
@@ -90,6 +94,7 @@ class Plan:
     seed: int
     splits: Mapping[str, PlannedSplit]
     max_broken: float
+    resize: int | None = None
 
     @property
     def num_shards(self) -> int:
@@ -105,6 +110,8 @@ class Plan:
     def identity(self) -> Mapping[str, str]:
         """What decides the bytes of the shards, in words; equal identities give equal data sets."""
         facts = {"format": str(FORMAT_VERSION), "source": self.source.kind, "seed": str(self.seed)}
+        if self.resize:
+            facts["shorter side"] = f"at most {self.resize} pixels"
         for name, split in self.splits.items():
             facts[f"images of {name}"] = f"{len(split.images.names)}, list {_list_digest(split.images)}"
             facts[f"shards of {name}"] = str(split.num_shards)
@@ -127,7 +134,7 @@ class Plan:
                 first, end = int(split.starts[rest]), int(split.starts[rest + 1])
                 path = self.out / name / f"{name}-{rest:06d}.tar"
                 names, labels = split.images.names[first:end], split.images.labels[first:end]
-                return ShardTask(self.source, path, first, names, labels, self.digest)
+                return ShardTask(self.source.only(names), path, first, names, labels, self.digest, self.resize)
             rest -= split.num_shards
         raise IndexError(f"the plan has {self.num_shards} shards, there is no number {number}")
 
@@ -139,6 +146,7 @@ def make_plan(
     seed: int = 0,
     shard_size: int | None = None,
     max_broken: float = 0.01,
+    resize: int | None = None,
 ) -> Plan:
     """Decide what goes where. Nothing is written yet.
 
@@ -148,6 +156,7 @@ def make_plan(
         seed: of the shuffle.
         shard_size: most samples of a shard; by default a sixteenth of the split, within 64 and 1,000.
         max_broken: share of a split's images that may be broken before preparation is given up.
+        resize: make images smaller whose shorter side has more pixels than this.
 
     Raises:
         DataPrepError: if the output folder lies in the source or the other way round, or a number makes no sense.
@@ -159,11 +168,15 @@ def make_plan(
         raise DataPrepError(
             f"the share of broken images that is put up with must lie between 0 and 1, got {max_broken}"
         )
+    if resize is not None and resize < 1:
+        raise DataPrepError(f"images can be resized to a shorter side of at least 1 pixel, got {resize}")
     if not 0 <= seed < 2**32:
         raise DataPrepError(f"the seed must lie between 0 and {2**32 - 1}, got {seed}")
     _refuse_overlap(source, out)
+    if isinstance(source, NeedsScratch):
+        source = source.keeping_in(out / SCRATCH_FOLDER)
     splits = {name: _plan_split(name, split, seed, shard_size) for name, split in source.splits.items()}
-    return Plan(source, out, seed, splits, max_broken)
+    return Plan(source, out, seed, splits, max_broken, resize)
 
 
 def claim_folder(plan: Plan) -> None:

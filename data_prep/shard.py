@@ -101,7 +101,7 @@ def build_task(task: ShardTask, stopped: Callable[[], bool] = lambda: False) -> 
             if stopped():
                 raise Stopped
             try:
-                outcome = clean(task.source.read(name))
+                outcome = clean(task.source.read(name), task.resize)
             except OSError as error:
                 quarantine.append((name, f"cannot be read: {error.strerror or error}"))
                 continue

@@ -1,4 +1,4 @@
-"""Where images come from: a folder of images, or scikit-learn's digits.
+"""Where images come from, and how it is told what a folder holds.
 
 A *source* has splits (train, val, …); a split is an ordered list of names with labels, and the source turns a name
 into the bytes of an image file. The list alone decides what is written where, so it must come out the same on every
@@ -10,26 +10,52 @@ from __future__ import annotations
 from pathlib import Path
 
 from .digits import DigitsSource
+from .errors import DataPrepError
 from .folder import FolderSource
+from .ilsvrc import is_ilsvrc, open_ilsvrc
+from .parquet import open_parquet
 from .split import Source, Split
+from .split_names import find_shards
+from .webdataset_source import open_tars
 
 __all__ = ["DigitsSource", "FolderSource", "Source", "Split", "open_source"]
 
+SOURCES = """a source is one of
+  a folder of images       ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg
+  the ILSVRC 2012 archives a folder with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
+  WebDataset tars          a folder with *.tar, or train/*.tar and val/*.tar, holding KEY.jpg and KEY.cls
+  parquet files            a folder with train-*.parquet and validation-*.parquet, as the Hugging Face hub has them
+  digits                   that word: scikit-learn's 1,797 handwritten digits"""
+
 
 def open_source(
-    what: str | Path, *, image_size: int = 32, val_share: float = 0.0, seed: int = 0
-) -> DigitsSource | FolderSource:
-    """The source that a user means.
+    what: str | Path, *, image_size: int = 32, val_share: float = 0.0, seed: int = 0, split: str = "train"
+) -> Source:
+    """The source that a user means; what a folder holds is told by its content.
 
     Args:
         what: the word ``digits``, or a folder.
         image_size: for digits: side of the written images in pixels.
         val_share: for folders: share of train to set aside as val.
         seed: chooses what is set aside.
+        split: for folders with one split only: its name.
 
     Raises:
-        DataPrepError: see `DigitsSource` and `FolderSource`.
+        DataPrepError: if it is not a source, or its parts do not fit together.
     """
-    if str(what) == "digits":
-        return DigitsSource(image_size=image_size, seed=seed)
-    return FolderSource(Path(what), val_share=val_share, seed=seed)
+    root = Path(what)
+    if str(what) == "digits" or is_ilsvrc(root):
+        if split != "train":
+            raise DataPrepError(f"{what} has splits with names of their own; leave out --split {split}")
+        return DigitsSource(image_size, seed) if str(what) == "digits" else open_ilsvrc(root, val_share, seed)
+    if not root.is_dir():
+        problem = "is not a folder" if root.exists() else "no such folder"
+        raise DataPrepError(f"{what}: {problem}; {SOURCES}")
+    tars, parquets = find_shards(root, "tar"), find_shards(root, "parquet")
+    if tars and parquets:
+        raise DataPrepError(f"{what}: holds both tars and parquet files; put one kind elsewhere")
+    if tars:
+        return open_tars(root, val_share, seed, split)
+    if parquets:
+        return open_parquet(root, val_share, seed, split)
+    return FolderSource(root, val_share, seed, split)

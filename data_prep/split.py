@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from .errors import DataPrepError
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,21 @@ class Source(Protocol):
             OSError: if it cannot be read.
         """
 
+    def only(self, names: Sequence[str]) -> Source:
+        """A source that can read these names and need know no others, nor any splits.
+
+        It is what travels to a worker with each shard, so it must be small to pickle: a million names need not go
+        along each time.
+        """
+
+
+@runtime_checkable
+class NeedsScratch(Protocol):
+    """A source that must keep something on disk while images are prepared."""
+
+    def keeping_in(self, scratch: Path) -> Source:
+        """The source with a folder of its own, which need not exist and is removed when preparation is finished."""
+
 
 def stratified_share(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Choose about ``share`` of every class, at least one of a class with two or more, never all of it.
@@ -76,3 +95,51 @@ def stratified_share(labels: npt.NDArray[np.int64], share: float, seed: int) -> 
         count = min(max(round(share * len(rows)), 1), len(rows) - 1)
         chosen[generator.permutation(rows)[:count]] = True
     return chosen
+
+
+def set_aside_val(
+    splits: Mapping[str, Split], share: float, seed: int, place: object
+) -> tuple[dict[str, Split], list[str]]:
+    """Move a share of every class of ``train`` to a new split ``val``.
+
+    Args:
+        splits: of a source.
+        share: at least 0 and below 1; with 0 nothing is moved.
+        seed: chooses which images.
+        place: the source, for messages.
+
+    Returns:
+        The new splits, and what there is to remark.
+
+    Raises:
+        DataPrepError: if there is no train, or a val already, or the share makes no sense.
+    """
+    if not 0 <= share < 1:
+        raise DataPrepError(f"the share set aside for val must be at least 0 and below 1, got {share}")
+    if not share:
+        return dict(splits), []
+    if "train" not in splits:
+        raise DataPrepError(f"{place} has no train split of which a share could be set aside as val")
+    if "val" in splits:
+        raise DataPrepError(f"{place} has a val split; a share of train cannot be set aside as val as well")
+    train = splits["train"]
+    is_val = stratified_share(train.labels, share, seed)
+    moved = {"train": train.subset(np.flatnonzero(~is_val)), "val": train.subset(np.flatnonzero(is_val))}
+    remark = f"{is_val.sum():,} of {len(is_val):,} training images are set aside as val (seed {seed})"
+    return {**moved, **{name: split for name, split in splits.items() if name != "train"}}, [remark]
+
+
+def share_in_words(share: float, seed: int) -> str:
+    """How a share that is set aside stands in `Source.kind`."""
+    return f", val share {share:g}, seed {seed}" if share else ""
+
+
+def require_split_name(name: str) -> str:
+    """A split's name becomes that of a folder and of files, so it must be a plain word.
+
+    Raises:
+        DataPrepError: if it is not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        raise DataPrepError(f"{name!r} cannot name a split; use letters, digits, - and _, e.g. v2")
+    return name

@@ -7,6 +7,9 @@ change away. And a damaged header ends a tar silently for Python's ``tarfile``, 
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -22,7 +25,55 @@ def find_tars(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.tar") if path.is_file() and not path.name.startswith("."))
 
 
-def walk(place: object, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A tar, opened for `walk`.
+
+    Raises:
+        DataPrepError: if it cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataPrepError(f"{path}: cannot be opened ({error.strerror or error}); check the storage") from None
+    with file:
+        yield file
+
+
+class View(io.RawIOBase):
+    """A part of an open file as a file of its own: a tar within a tar. Reading does not move the file's position."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        self._handle, self._offset, self._size, self._position = file.fileno(), offset, size, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place counted from the beginning of the part."""
+        if whence != os.SEEK_SET or offset < 0:
+            raise ValueError("a view is only moved to places counted from its beginning")
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """The place."""
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes, none beyond the part's end."""
+        left = max(self._size - self._position, 0)
+        content = os.pread(self._handle, left if size < 0 else min(size, left), self._offset + self._position)
+        self._position += len(content)
+        return content
+
+
+def walk(place: object, file: IO[bytes] | View) -> Iterator[tarfile.TarInfo]:
     """The plain files of an uncompressed tar in the order in which they are stored, header by header.
 
     Args:
@@ -62,7 +113,7 @@ def _refuse_odd(place: object, member: tarfile.TarInfo, end: int) -> None:
         )
 
 
-def _check_end(place: object, file: IO[bytes], end: int) -> None:
+def _check_end(place: object, file: IO[bytes] | View, end: int) -> None:
     """After the last member there must be at least one empty block, and nothing else."""
     file.seek(end)
     first = file.read(tarfile.BLOCKSIZE)
