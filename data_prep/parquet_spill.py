@@ -1,10 +1,11 @@
 """Copy the images of a parquet file to a file from which any of them is read by its place.
 
 A *spill* holds the images' bytes one after the other, then a table of where each begins, then their number. It is
-written in one pass, a few rows at a time, so its cost grows with the number of images and memory stays small. Spills
-are whole or absent and are named by the state of their parquet file. So neither the workers here nor those of a job
-array on other machines need agree on anything: whoever needs a spill makes it, and if two do at a time on different
-machines the work is done twice.
+written in one pass, so its cost grows with the number of images; memory holds a few of the parquet file's pages, which
+pyarrow, for one, ends after 1,024 rows, and never a row group, which may be a whole file. Spills are whole or absent
+and are named by the state of their parquet file. So neither the workers here nor those of a job array on other machines
+need agree on anything: whoever needs a spill makes it, and if two do at a time on different machines the work is done
+twice.
 """
 
 from __future__ import annotations

@@ -58,4 +58,6 @@ def open_source(
         return open_tars(root, val_share, seed, split)
     if parquets:
         return open_parquet(root, val_share, seed, split)
+    if not any(entry.is_dir() for entry in root.iterdir()):
+        raise DataPrepError(f"{what}: holds neither folders of images nor shards; {SOURCES}")
     return FolderSource(root, val_share, seed, split)

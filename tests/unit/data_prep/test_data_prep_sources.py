@@ -182,3 +182,60 @@ def test_bombs_are_broken_images(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "40×30 pixels" in clean(encode(picture(0))).broken
     monkeypatch.setattr("data_prep.clean.MAX_BYTES", 100)
     assert "bytes; at most 100" in clean(encode(picture(0))).broken
+
+
+def write_classes(root: Path, names: list[str]) -> Path:
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "image.jpeg").touch()
+    return root
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_folders_named_by_all_numbers_are_sorted_as_numbers(tmp_path: Path, inside: str) -> None:
+    names = [str(number) for number in range(12)]
+    write_classes(tmp_path / inside, names)
+    source = FolderSource(tmp_path)
+    assert source.splits["train"].class_names == tuple(names)
+    by_name = dict(zip(source.splits["train"].names, source.splits["train"].labels.tolist(), strict=True))
+    assert by_name == {str(Path(inside, name, "image.jpeg")): int(name) for name in names}
+    assert "class folders are named 0 to 11: numbered so, not in the order of text" in source.remarks
+
+
+def test_other_numbers_stay_in_the_order_of_text_and_it_is_told(tmp_path: Path) -> None:
+    gap = FolderSource(write_classes(tmp_path / "gap", ["0", "2", "10"]))
+    assert gap.splits["train"].class_names == ("0", "10", "2")
+    assert "but not 0 to 2: taken in the order of text, label 0 is 0, label 1 is 10" in " ".join(gap.remarks)
+    padded = FolderSource(write_classes(tmp_path / "padded", [f"{number:04d}" for number in range(12)]))
+    assert padded.splits["train"].class_names[2] == "0002"
+    assert len(padded.remarks) == 1
+
+
+def test_a_folder_of_classes_can_be_a_split_of_any_name(tmp_path: Path) -> None:
+    source = open_source(write_classes(tmp_path / "v2", ["1", "0"]), split="v2")
+    assert list(source.splits) == ["v2"]
+    plan = make_plan(source, tmp_path / "out")
+    assert plan.task(0).path == tmp_path / "out" / "v2" / "v2-000000.tar"
+    for name in ("a/b", "..", "", "x" * 41):
+        with pytest.raises(DataPrepError, match="cannot name a split"):
+            open_source(tmp_path / "v2", split=name)
+    write_image_folder(tmp_path / "whole", {"train": 5})
+    with pytest.raises(DataPrepError, match="--split is for a folder of classes alone"):
+        open_source(tmp_path / "whole", split="v2")
+    with pytest.raises(DataPrepError, match="no train split of which a share"):
+        open_source(tmp_path / "v2", split="v2", val_share=0.1)
+
+
+def test_a_folder_of_nothing_known_is_told_what_a_source_can_be(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(DataPrepError, match="a source is one of"):
+        open_source(tmp_path)
+
+
+def test_the_size_of_images_is_part_of_the_plan(tmp_path: Path) -> None:
+    source = FolderSource(write_image_folder(tmp_path / "images", {"train": 5}))
+    plans = [make_plan(source, tmp_path / "out", resize=resize) for resize in (None, 24, 32)]
+    assert len({plan.digest for plan in plans}) == 3
+    assert [plan.task(0).resize for plan in plans] == [None, 24, 32]
+    with pytest.raises(DataPrepError, match="at least 1 pixel"):
+        make_plan(source, tmp_path / "out", resize=0)
