@@ -95,6 +95,8 @@ def test_a_block_divided_among_segments_goes_as_a_whole() -> None:
 def test_bytes_that_look_like_exif_within_the_pixels_are_none() -> None:
     trailing = JPEG + exif_segment(6)
     assert without_odd_exif(trailing) == (trailing, "")
+    scan = b"\xff\xd8\xff\xda\x00\x02" + exif_segment(6)
+    assert without_odd_exif(scan) == (scan, "")
 
 
 def test_no_input_upsets_the_walk() -> None:
