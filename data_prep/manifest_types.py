@@ -52,7 +52,7 @@ class Manifest:
         class_names: name of each label.
         shards: in the order of ids.
         samples: structured array of `SAMPLE_DTYPE`, one row per sample in the order of ids.
-        changes: images that were encoded anew, as pairs (source name, what was done).
+        changes: images whose bytes are not the original's, as pairs (source name, what was done).
         quarantined: number of images put aside as broken.
     """
 

@@ -53,7 +53,7 @@ class Summary:
         images: stored per split.
         shards: in the data set.
         found_finished: shards that were there already.
-        changed: images that were encoded anew.
+        changed: images whose bytes are not the original's.
         quarantined: images that were put aside as broken.
         seconds: time taken.
         nothing_to_do: True if the data set was complete before.
@@ -72,7 +72,7 @@ class Summary:
             return f"nothing to do: {self._content} are there"
         found = f" ({self.found_finished:,} of them found finished)" if self.found_finished else ""
         parts = [f"{self._content}{found} in {self.seconds:.1f} s"]
-        parts += [f"{self.changed:,} images encoded anew"] if self.changed else []
+        parts += [f"{self.changed:,} images changed, see {MANIFEST_FILE}"] if self.changed else []
         parts += [f"{self.quarantined:,} broken images put aside, see {QUARANTINE_FILE}"] if self.quarantined else []
         return "; ".join(parts)
 

@@ -246,7 +246,7 @@ def test_odd_images_are_changed_or_put_aside_and_listed(mixed: Path, tmp_path: P
     out = tmp_path / "out"
     summary = run(plan_for(mixed, out), progress=False)
     assert (summary.images, summary.changed, summary.quarantined) == ({"train": 199}, 1, 1)
-    assert "1 images encoded anew; 1 broken images put aside, see quarantine.jsonl" in str(summary)
+    assert "1 images changed, see manifest.json; 1 broken images put aside, see quarantine.jsonl" in str(summary)
     manifest = load_manifest(out / "train")
     assert manifest.changes == (("train/class0/00000.jpg", "PNG RGB encoded anew as JPEG RGB, quality 95"),)
     assert manifest.quarantined == 1
