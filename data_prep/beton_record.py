@@ -26,7 +26,7 @@ class BetonRecord:
         source: where the images came from, for people.
         mode: how images are stored: jpg, proportion or raw.
         class_names: name of each label.
-        samples: their number.
+        shard_sizes: samples of each tar that it was made from; the block order shuffles by them.
         bytes: size of the file.
         sha256: its checksum in hexadecimal.
         content: digest of the tars' manifest that it was made from; equal for equal samples in the same order.
@@ -37,11 +37,16 @@ class BetonRecord:
     source: str
     mode: str
     class_names: tuple[str, ...]
-    samples: int
+    shard_sizes: tuple[int, ...]
     bytes: int
     sha256: str
     content: str
     plan: str
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return sum(self.shard_sizes)
 
 
 def record_of(beton: Path) -> Path:
@@ -71,7 +76,7 @@ def read_beton_record(beton: Path) -> BetonRecord:
             source=get_entry(content, "source", str),
             mode=get_entry(content, "mode", str),
             class_names=text_entries(get_entry(content, "class_names", list), "class_names"),
-            samples=get_entry(content, "samples", int),
+            shard_sizes=_sizes(get_entry(content, "shard_sizes", list)),
             bytes=get_entry(content, "bytes", int),
             sha256=get_entry(content, "sha256", str),
             content=get_entry(content, "content", str),
@@ -81,3 +86,10 @@ def read_beton_record(beton: Path) -> BetonRecord:
         raise ManifestError(f"{path}: is not JSON; restore it from its origin, or prepare the data again") from None
     except Lie as lie:
         raise ManifestError(f"{path}: {lie}; restore it from its origin, or prepare the data again") from None
+
+
+def _sizes(values: list[object]) -> tuple[int, ...]:
+    sizes = tuple(value for value in values if type(value) is int and value > 0)
+    if len(sizes) != len(values):
+        raise Lie("shard_sizes holds something that is not a positive integer")
+    return sizes

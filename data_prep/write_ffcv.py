@@ -115,9 +115,16 @@ def write_beton(
     record_of(path).unlink(missing_ok=True)
     publish(unfinished, path)
     record = BetonRecord(
-        manifest.split, manifest.source, mode, manifest.class_names, len(table), layout.total, sha256,
-        manifest.digest, plan,
-    )  # fmt: skip
+        split=manifest.split,
+        source=manifest.source,
+        mode=mode,
+        class_names=manifest.class_names,
+        shard_sizes=tuple(shard.samples for shard in manifest.shards),
+        bytes=layout.total,
+        sha256=sha256,
+        content=manifest.digest,
+        plan=plan,
+    )
     write_beton_record(path, record)
     _journal_of(path).unlink(missing_ok=True)
     return record

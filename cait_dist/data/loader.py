@@ -80,15 +80,7 @@ class TrainLoader:
         workers: int = 0,
         prefetch: int = 4,
     ) -> None:
-        share = len(rank_positions(start_step, global_batch, rank, world_size))
-        if micro_batch < 1 or share % micro_batch:
-            raise DataError(
-                f"a rank's share of {share} samples cannot be cut into micro-batches of {micro_batch}; "
-                f"possible are {', '.join(str(n) for n in range(1, share + 1) if share % n == 0)}"
-            )
-        if order.num_samples != reader.num_samples:
-            raise DataError(f"the order is of {order.num_samples} samples, the reader has {reader.num_samples}")
-        self.micro_batches = share // micro_batch
+        self.micro_batches = check_micro_batch(reader, order, global_batch, micro_batch, rank, world_size)
         batches = TrainBatches(
             reader,
             order,
@@ -180,6 +172,25 @@ class EvalLoader:
                 yield from batches
         finally:
             _stop_workers(batches)
+
+
+def check_micro_batch(
+    reader: Reader, order: SampleOrder, global_batch: int, micro_batch: int, rank: int, world_size: int
+) -> int:
+    """How many micro-batches make a rank's share of the global batch.
+
+    Raises:
+        DataError: if it is no whole number, or the order is one of other data.
+    """
+    share = len(rank_positions(0, global_batch, rank, world_size))
+    if micro_batch < 1 or share % micro_batch:
+        raise DataError(
+            f"a rank's share of {share} samples cannot be cut into micro-batches of {micro_batch}; "
+            f"possible are {', '.join(str(n) for n in range(1, share + 1) if share % n == 0)}"
+        )
+    if order.num_samples != reader.num_samples:
+        raise DataError(f"the order is of {order.num_samples} samples, the reader has {reader.num_samples}")
+    return share // micro_batch
 
 
 def _make_loader(dataset: Dataset[Any], slots: Any, workers: int, prefetch: int) -> DataLoader[Any]:
