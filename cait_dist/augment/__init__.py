@@ -1,1 +1,1 @@
-"""What happens to a batch on the device: normalisation, mixup and cutmix. Imports nothing else of the project."""
+"""What happens to a batch on the device, see `pipeline`. Imports nothing else of the project."""

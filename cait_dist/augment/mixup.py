@@ -22,6 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .boxes import inside_boxes
+
 MIX_DRAWS = 5
 
 
@@ -169,23 +171,13 @@ def mix_batch(
     targets = torch.lerp(_partners(targets), targets, weight)
     partners = _partners(images).float()
     blended = torch.lerp(partners, images.float(), plan.blend[:, None, None, None])
-    mixed = torch.where(_inside(plan.boxes, images.shape[-2], images.shape[-1]), partners, blended)
+    mixed = torch.where(inside_boxes(plan.boxes, images.shape[-2], images.shape[-1]), partners, blended)
     return mixed.to(images.dtype), targets
 
 
 def _partners(batch: Tensor) -> Tensor:
     """Swap neighbours: row i becomes row i xor 1."""
     return batch.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-
-
-def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Masks ``(b, 1, height, width)`` of the boxes ``(b, 4)``."""
-    top, bottom, left, right = boxes[:, :, None].unbind(1)
-    rows = torch.arange(height, device=boxes.device)
-    columns = torch.arange(width, device=boxes.device)
-    in_rows = (rows >= top) & (rows < bottom)
-    in_columns = (columns >= left) & (columns < right)
-    return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
 
 
 def _smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:

@@ -42,6 +42,7 @@ class Stream(IntEnum):
     DROPOUT = 6
     RAND_AUGMENT = 7
     ERASING = 8
+    COLOR_JITTER = 9
 
 
 def mix64(words: U64) -> U64:

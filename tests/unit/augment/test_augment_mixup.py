@@ -86,6 +86,21 @@ def test_ratios_are_beta_distributed(alpha: float) -> None:
     assert stats.kstest(lam, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("settings", [{}, {"cutmix": 0.0}, {"mixup": 0.0}, {"mix_probability": 0.6}])
+def test_weights_of_labels_follow_the_law_of_timm(settings: dict[str, float]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    config = AugmentConfig(**settings)
+    ours = plan_of_groups(4000, size=224, **settings).label_weight.double().numpy()
+    mixup = timm_mixup()
+    mixing = mixup.Mixup(config.mixup, config.cutmix, prob=config.mix_probability, switch_prob=config.cutmix_share)
+    np.random.seed(0)
+    theirs = []
+    for _ in range(4000):
+        lam, cut = mixing._params_per_batch()
+        theirs.append(mixup.cutmix_bbox_and_lam((1, 3, 224, 224), lam)[1] if cut else lam)
+    assert stats.ks_2samp(ours, np.array(theirs, dtype=np.float64)).pvalue > 1e-3
+
+
 def test_shares_of_mixup_cutmix_and_neither_are_those_asked_for() -> None:
     count = 20_000
     plan = plan_of_groups(count, size=224, mix_probability=0.7, cutmix_share=0.3)
