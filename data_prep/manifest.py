@@ -19,11 +19,12 @@ business of `verify`.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ from typing import Any
 import numpy as np
 
 from .files import write_whole
-from .manifest_checks import MAX_MANIFEST_BYTES, Lie, check_shard_files, parse_manifest, read_bounded, read_samples
+from .manifest_checks import (
+    MAX_MANIFEST_BYTES,
+    Lie,
+    check_shard_files,
+    most_sample_bytes,
+    parse_manifest,
+    parse_samples,
+    read_bounded,
+)
 from .manifest_types import (
     FORMAT_VERSION,
     SAMPLE_DTYPE,
@@ -56,6 +65,7 @@ __all__ = [
     "count_classes",
     "load_manifest",
     "one_line",
+    "parse_manifest_files",
     "read_source_names",
     "write_manifest",
 ]
@@ -138,15 +148,36 @@ def load_manifest(split_dir: Path, shard_dir: Path | None = None, *, check_shard
     Raises:
         ManifestError: naming the file, what is wrong with it, and what to do.
     """
-    path = split_dir / MANIFEST_FILE
-    try:
-        manifest, stated = parse_manifest(path, read_bounded(path, MAX_MANIFEST_BYTES))
-        samples = read_samples(split_dir / SAMPLES_FILE, manifest, stated)
-        manifest = replace(manifest, samples=samples)
+    with _told_of(split_dir / MANIFEST_FILE):
+        manifest = parse_manifest_files(
+            lambda name, most: read_bounded(split_dir / name, most), lambda name: split_dir / name
+        )
         if check_shards:
             check_shard_files(shard_dir or split_dir, manifest.shards)
+    return manifest
+
+
+def parse_manifest_files(read: Callable[[str, int], bytes], place: Callable[[str], Path | str]) -> Manifest:
+    """Read and check a manifest that may lie anywhere; the shards themselves are not looked at.
+
+    Args:
+        read: from a file's name and the most bytes it may have to its content.
+        place: from a file's name to where it lies, for messages.
+
+    Raises:
+        ManifestError: as `load_manifest`.
+    """
+    with _told_of(place(MANIFEST_FILE)):
+        manifest, stated = parse_manifest(place(MANIFEST_FILE), read(MANIFEST_FILE, MAX_MANIFEST_BYTES))
+        raw = read(SAMPLES_FILE, most_sample_bytes(manifest, stated))
+        return replace(manifest, samples=parse_samples(place(SAMPLES_FILE), raw, manifest, stated))
+
+
+@contextlib.contextmanager
+def _told_of(path: Path | str) -> Iterator[None]:
+    try:
+        yield
     except Lie as lie:
         raise ManifestError(
             f"{lie.path or path}: {lie}; restore it from its origin, or prepare the data again"
         ) from None
-    return manifest
