@@ -68,6 +68,11 @@ class Layout(NamedTuple):
     total: int
 
 
+def find_betons(folder: Path) -> list[Path]:
+    """The betons of a folder in the order of their names."""
+    return sorted(path for path in folder.glob("*.beton") if path.is_file() and not path.name.startswith("."))
+
+
 def plan_layout(sizes: npt.NDArray[np.int64]) -> Layout:
     """Lay images of the given sizes into pages, one after the other.
 
@@ -134,7 +139,7 @@ def read_table(path: Path) -> Table:
 def _read(handle: int, path: Path, dtype: np.dtype[np.void], count: int, offset: int, total: int) -> Table:
     # Compared before anything is allocated: a header may state any number.
     if not 0 <= offset <= total or count > (total - offset) // dtype.itemsize:
-        raise BetonError(f"{path}: ends before its {count:,} samples are described; fetch or write it again")
+        raise BetonError(f"{path}: ends before all it should hold is described; fetch or write it again")
     with open(handle, "rb", closefd=False) as file:
         file.seek(offset)
         return np.frombuffer(file.read(count * dtype.itemsize), dtype)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .beton import find_betons
 from .clean import clean
 from .errors import DataPrepError
 from .files import file_sha256
@@ -30,6 +31,7 @@ from .manifest import (
 )
 from .pool import map_tasks
 from .progress import ImageProgress
+from .verify_ffcv import check_beton
 
 _MOST_PER_SHARD = 10
 
@@ -62,10 +64,12 @@ class Report:
 
     Attributes:
         splits: what there is.
+        betons: names of the betons that were checked.
         problems: what is wrong, each naming its file; empty if all is well.
     """
 
     splits: list[SplitReport] = field(default_factory=list)
+    betons: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -74,6 +78,7 @@ class Report:
             f"label entropy {split.entropy:.2f} bits, {split.lowest_entropy:.2f} in the least mixed shard"
             for split in self.splits
         ]
+        lines += [f"{name}: checked" for name in self.betons]
         lines += [f"problem: {problem}" for problem in self.problems]
         return "\n".join([*lines, f"{len(self.problems)} problems" if self.problems else "all is well"])
 
@@ -104,7 +109,10 @@ def verify(out_dir: Path | str, *, workers: int = 1, decode: bool = True, progre
     """
     report = Report()
     manifests: dict[Path, Manifest] = {}
-    for folder in _split_folders(Path(out_dir)):
+    folders = _split_folders(Path(out_dir))
+    for folder in folders:
+        if find_betons(folder) and not _has_tars(folder):
+            continue
         try:
             manifests[folder] = load_manifest(folder, check_shards=False)
         except ManifestError as error:
@@ -120,20 +128,28 @@ def verify(out_dir: Path | str, *, workers: int = 1, decode: bool = True, progre
             found[task.path] = problems
             shown.add(task.info.samples)
     report.problems.extend(problem for task in tasks for problem in found[task.path])
+    for beton in (beton for folder in folders for beton in find_betons(folder)):
+        report.betons.append(beton.name)
+        manifest = manifests.get(beton.parent)
+        report.problems.extend(check_beton(beton, manifest, workers=workers, decode=decode, shown=progress))
     return report
 
 
 def _split_folders(out_dir: Path) -> list[Path]:
     if not out_dir.is_dir():
         raise DataPrepError(f"{out_dir}: no such folder; give the folder that `cait prep --out` has written")
-    if (out_dir / MANIFEST_FILE).exists():
+    if (out_dir / MANIFEST_FILE).exists() or find_betons(out_dir):
         return [out_dir]
     folders = sorted(entry for entry in out_dir.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     # A split's folder without a manifest is a finding; a folder without splits is a wrong folder.
-    folders = [folder for folder in folders if (folder / MANIFEST_FILE).exists() or any(folder.glob("*.tar"))]
+    folders = [folder for folder in folders if _has_tars(folder) or find_betons(folder)]
     if not folders:
         raise DataPrepError(f"{out_dir} holds no prepared split; give the folder that `cait prep --out` has written")
     return folders
+
+
+def _has_tars(folder: Path) -> bool:
+    return (folder / MANIFEST_FILE).exists() or any(folder.glob("*.tar"))
 
 
 def _describe(manifest: Manifest) -> SplitReport:

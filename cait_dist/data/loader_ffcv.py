@@ -14,16 +14,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from .batches import Ids, MicroBatch
+from .batches import Ids, MicroBatch, Reader
 from .crop import CROP_DRAWS, CropSettings, random_resized_crop_box, view_uniforms
 from .errors import CorruptImageError, DataError
-from .loader import check_micro_batch
+from .loader import TrainLoader, check_micro_batch
 from .order import SampleOrder, rank_positions
 from .reader_ffcv import FfcvReader
 
@@ -52,7 +52,7 @@ class FfcvTrainLoader:
         prefetch: micro-batches kept ready.
 
     Raises:
-        DataError: if FFCV is not installed, or the global batch cannot be cut evenly into micro-batches.
+        DataError: if the global batch cannot be cut evenly into micro-batches.
     """
 
     def __init__(
@@ -71,7 +71,6 @@ class FfcvTrainLoader:
         workers: int = 1,
         prefetch: int = 4,
     ) -> None:
-        require_ffcv()
         self.micro_batches = check_micro_batch(reader, order, global_batch, micro_batch, rank, world_size)
         self._reader, self._order, self._augment, self._seed = reader, order, augment, seed
         self._share = (global_batch, rank, world_size)
@@ -171,12 +170,30 @@ def _wait_for(epoch: EpochIterator) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def require_ffcv() -> None:
-    """Check that FFCV can be used.
+def make_train_loader(
+    decoder: Literal["exact", "ffcv"], reader: Reader, order: SampleOrder, augment: CropSettings, **settings: Any
+) -> TrainLoader | FfcvTrainLoader:
+    """The loader that decodes in the way asked for; the rest is as for `TrainLoader`.
+
+    Raises:
+        DataError: see `check_ffcv_decoder` and `TrainLoader`.
+    """
+    if decoder == "exact":
+        return TrainLoader(reader, order, augment, **settings)
+    return FfcvTrainLoader(check_ffcv_decoder(reader), order, augment, **settings)
+
+
+def check_ffcv_decoder(reader: Reader) -> FfcvReader:
+    """Check that FFCV can be used, and on these data.
 
     Raises:
         DataError: if it cannot, saying how to mend that.
     """
+    if not isinstance(reader, FfcvReader):
+        raise DataError(
+            "data.decoder is ffcv, which reads betons only: set data.format=ffcv, or write a beton with"
+            " `cait prep … --format both`, or set data.decoder=exact"
+        )
     try:
         import ffcv.loader  # noqa: F401, PLC0415
     except ImportError as error:
@@ -185,3 +202,4 @@ def require_ffcv() -> None:
             " 'cait-dist[ffcv]'` (needs the headers of OpenCV and libjpeg-turbo, see docs/data.md), or set"
             " data.decoder=exact, which reads betons without it"
         ) from None
+    return reader

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.beton import RAW, Table, read_table
+from data_prep.beton import RAW, Table, find_betons, read_table
 from data_prep.beton_record import read_beton_record, record_of
 from data_prep.manifest import read_source_names
 
@@ -127,11 +127,6 @@ class FfcvReader:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_handle": -1, "_pid": -1}
-
-
-def find_betons(folder: Path) -> list[Path]:
-    """The betons of a folder in the order of their names."""
-    return sorted(path for path in folder.glob("*.beton") if path.is_file() and not path.name.startswith("."))
 
 
 def _only_beton(folder: Path) -> Path:

@@ -12,14 +12,17 @@ import resource
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.beton import find_betons
 from data_prep.manifest import MANIFEST_FILE, Manifest, load_manifest, read_source_names
 
 from .errors import DataError, ShardReadError
 from .index_webdataset import find_tars, index_tars
+from .reader_ffcv import FfcvReader
 
 # Opening a file costs a round trip on a network file system, so as many stay open as leaves room for everything else.
 _SOFT_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -132,12 +135,15 @@ class WebDatasetReader:
         self._forget_files()
 
 
-def open_split(data_path: Path | str, split: str) -> WebDatasetReader:
+def open_split(
+    data_path: Path | str, split: str, storage: Literal["auto", "webdataset", "ffcv"] = "auto"
+) -> WebDatasetReader | FfcvReader:
     """Open one split of a data set.
 
     Args:
         data_path: folder that holds the splits' folders.
         split: which.
+        storage: the format to read; ``auto`` takes tars if there are any, else a beton.
 
     Raises:
         DataError: if there is no such split or it holds no shards this program reads, saying what there is.
@@ -145,14 +151,15 @@ def open_split(data_path: Path | str, split: str) -> WebDatasetReader:
     folder = Path(data_path) / split
     if not folder.is_dir():
         raise DataError(_no_split(Path(data_path), split))
-    has_tars, has_beton = bool(find_tars(folder)), any(folder.glob("*.beton"))
-    if has_tars and has_beton:
-        raise DataError(f"{folder} holds both WebDataset tars and FFCV files; move one kind to a folder of its own")
-    if has_beton:
-        raise DataError(f"{folder} holds FFCV files only, which are not read here; run `cait prep --format webdataset`")
-    if not has_tars and not (folder / MANIFEST_FILE).exists():
+    has_tars, has_beton = bool(find_tars(folder)) or (folder / MANIFEST_FILE).exists(), bool(find_betons(folder))
+    if not has_tars and not has_beton:
         raise DataError(f"{folder} holds no shards; prepare them with `cait prep SOURCE --out {data_path}`")
-    return WebDatasetReader(folder)
+    if (storage == "webdataset" and not has_tars) or (storage == "ffcv" and not has_beton):
+        raise DataError(
+            f"{folder} holds no {'tars' if has_beton else 'beton'}, which data.format={storage} asks for;"
+            " leave data.format out, or prepare the data again with `cait prep … --format both`"
+        )
+    return FfcvReader(folder) if storage == "ffcv" or not has_tars else WebDatasetReader(folder)
 
 
 def _no_split(data_path: Path, split: str) -> str:

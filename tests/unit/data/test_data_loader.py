@@ -244,7 +244,7 @@ stop = []
 reader = WebDatasetReader(sys.argv[1])
 loader = TrainLoader(reader, SampleOrder(reader.num_samples, 5), AugmentConfig(), image_size=16, seed=0,
                      global_batch=4, micro_batch=2, workers=2)
-next(loader)
+next(loader), next(loader)  # one from each worker, so both are ready
 if mode == "handles":
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.append(1))

@@ -11,6 +11,7 @@ import pytest
 from cait_dist.data import reader_webdataset
 from cait_dist.data.errors import DataError, ShardReadError
 from cait_dist.data.reader_webdataset import WebDatasetReader, open_split
+from data_prep.errors import DataPrepError
 from data_prep.manifest import ManifestError
 
 
@@ -112,8 +113,9 @@ def test_unknown_splits_are_answered_with_those_there_are(shards: Path, tmp_path
     with pytest.raises(DataError, match="holds no shards"):
         open_split(tmp_path, "train")
     (tmp_path / "train" / "train.beton").touch()
-    with pytest.raises(DataError, match="FFCV files only"):
+    with pytest.raises(DataPrepError, match=r"train\.beton: ends before all it should hold is described"):
         open_split(tmp_path, "train")
-    (tmp_path / "train" / "train.tar").touch()
-    with pytest.raises(DataError, match="both"):
-        open_split(tmp_path, "train")
+    with pytest.raises(DataError, match=r"holds no tars, which data\.format=webdataset asks for"):
+        open_split(tmp_path, "train", "webdataset")
+    with pytest.raises(DataError, match=r"holds no beton, which data\.format=ffcv asks for"):
+        open_split(shards, "train", "ffcv")
