@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with everything the project needs; `scripts/setup.sh dev` adds what the tests need.
+# Makes .venv with everything the project needs; `scripts/setup.sh dev` adds what the tests need, and FFCV where it can.
 # A second call does nothing unless pyproject.toml or this file changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,16 +15,32 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
     exit 2
 fi
 
+sudo=""
+[ "$(id -u)" = 0 ] || sudo="sudo -n"
+
 # Debian and Ubuntu ship Python without venv.
 if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
-    sudo=""
-    [ "$(id -u)" = 0 ] || sudo="sudo -n"
     echo "setup: installing python3-venv and python3-pip (to make .venv)"
     if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq python3-venv python3-pip; }; then
         echo "setup: Python's venv is missing and cannot be installed without root: ask for the package python3-venv" >&2
         exit 2
     fi
 fi
+
+# FFCV is compiled against OpenCV and libjpeg-turbo. It is optional: what cannot be had is said, and its tests are skipped.
+install_ffcv() {
+    .venv/bin/python -c 'import ffcv' 2>/dev/null && return
+    if ! pkg-config --exists opencv4 libturbojpeg 2>/dev/null; then
+        echo "setup: installing the headers of OpenCV and libjpeg-turbo (for FFCV)"
+        if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends \
+            g++ pkg-config libopencv-dev libturbojpeg0-dev; } >/dev/null 2>&1; then
+            echo "setup: FFCV is left out: it needs root or the packages g++ pkg-config libopencv-dev libturbojpeg0-dev" >&2
+            return
+        fi
+    fi
+    echo "setup: compiling FFCV"
+    pip install -e '.[ffcv]' || echo "setup: FFCV is left out: it could not be compiled" >&2
+}
 
 pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 
@@ -45,6 +61,7 @@ if [ "$kind" = dev ]; then
     pip install -e '.[dev]'
     # Their declared dependencies would replace torch; the tests need only their Python code.
     pip install --no-deps -r tests/reference-requirements.txt
+    install_ffcv
 else
     echo "setup: installing cait-dist"
     pip install -e .

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from ilsvrc_tree import label_by_colour, write_ilsvrc_tree
 
 from cait_dist.config.augment import AugmentConfig
 from cait_dist.data.errors import CorruptImageError, DataError
-from cait_dist.data.loader import TrainLoader
+from cait_dist.data.loader import EvalLoader, TrainLoader
 from cait_dist.data.loader_ffcv import FfcvTrainLoader, check_ffcv_decoder
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_ffcv import FfcvReader
@@ -107,6 +107,20 @@ def test_every_sample_once_on_any_number_of_ranks_and_workers(both: Path, decode
         # From the middle of the pass on, on another number of ranks.
         other = world % 4 + 1
         assert stream(make, range(4, 6), other, BATCH, BATCH // other) == reference[4 * BATCH : 6 * BATCH]
+
+
+@pytest.mark.parametrize("storage", ["webdataset", "ffcv"])
+def test_evaluation_sees_every_sample_once_and_pads_nothing(both: Path, storage: Literal["webdataset", "ffcv"]) -> None:
+    reader = open_split(both, "val", storage)
+    for world, workers in itertools.product((1, 2, 3, 4), (1, 3)):
+        ids = [
+            batch.ids
+            for rank in range(world)
+            for batch in EvalLoader(
+                reader, image_size=8, crop_ratio=1.0, batch=50, rank=rank, world_size=world, workers=workers
+            )
+        ]
+        assert np.concatenate(ids).tolist() == list(range(359))
 
 
 @pytest.mark.parametrize("mode", ["full", "block"])
