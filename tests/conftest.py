@@ -22,7 +22,7 @@ model:
   num_heads: 2
   layer_scale_init: 0.1
   drop_path_rate: 0.2
-augment: {{hflip: 0.5, mixup: 0.8, cutmix: 1.0, mix_group: 4}}
+augment: {{hflip: 0.5, rand_layers: 2, erase_probability: 0.25, mixup: 0.8, cutmix: 1.0, mix_group: 4}}
 optimizer: {{lr: 2e-3, clip_grad: 1.0}}
 schedule: {{warmup_epochs: 0}}
 training:
@@ -58,7 +58,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_config(tmp_path: Path, digits: Path) -> Path:
-    """A run of 36 steps that exercises mixing, stochastic depth, clipping, average and evaluation."""
+    """A run of 36 steps that exercises augmentation, mixing, stochastic depth, clipping, average and evaluation."""
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.format(runs=tmp_path / "runs", data=digits))
     return path

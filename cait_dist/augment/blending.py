@@ -15,7 +15,7 @@ from torch import Tensor
 def blend(poor: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     """Blend in single precision, as Pillow does, and truncate to uint8."""
     start = poor.float()
-    # Not lerp: it may fuse the product with the sum, which rounds once where Pillow rounds twice.
+    # Not lerp: it fuses the product with the sum, which rounds once where Pillow rounds twice.
     return (start + factor.float() * (images.float() - start)).clamp(0, 255).to(torch.uint8)
 
 

@@ -105,7 +105,7 @@ def _cubic(taps: Sequence[Tensor], t: Tensor) -> Tensor:
     falling, slope = p - q, r - p
     third = (s - r).sub_(falling)
     second = falling.sub_(third)
-    # Not addcmul: it may fuse the product with the sum, and then the last pixels of a batch would be rounded otherwise.
+    # In place, because a group of large images is bound by memory.
     return third.mul_(t).add_(second).mul_(t).add_(slope).mul_(t).add_(q)
 
 

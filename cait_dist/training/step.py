@@ -1,6 +1,6 @@
 """One optimizer step: accumulate the gradients of a few micro-batches, then update.
 
-Everything random about a sample — its mixing partner's share, the branches that stochastic depth drops — is looked up
+Everything random about a sample — its augmentation, the branches that stochastic depth drops — is looked up
 from (seed, position in the training stream). So the step computes the same loss on one rank or on many, whatever is
 recomputed, and after a resume.
 """
@@ -13,8 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cait_dist.augment.mixup import MIX_DRAWS, mix_batch, mix_plan
-from cait_dist.augment.normalize import Normalize
+from cait_dist.augment.pipeline import BatchAugmentation, Purpose
 from cait_dist.config import RunConfig
 from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
@@ -55,8 +54,8 @@ class TrainingStep:
         ema: MovingAverage | None,
     ) -> None:
         self._engine, self._config, self._ema, self._world = engine, config, ema, world
-        self._num_classes, self._accumulation = num_classes, accumulation
-        self._normalize = Normalize(config.augment.mean, config.augment.std).to(world.device)
+        self._accumulation = accumulation
+        self._augment = BatchAugmentation(config.augment, num_classes, self._look_up, world.device)
         self._has_dropout = config.model.drop_rate > 0 or config.model.attn_drop_rate > 0
 
     def run(self, batches: "Iterator[tuple[MicroBatch, float]]") -> StepResult:
@@ -76,8 +75,8 @@ class TrainingStep:
     def _loss(self, batch: MicroBatch) -> torch.Tensor:
         """Soft-target cross-entropy of one micro-batch, in fp32."""
         device = self._world.device
-        images = self._normalize(batch.images.to(device, non_blocking=True))
-        images, targets = self._mix(images, batch.labels.to(device, non_blocking=True), batch.positions)
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels))
+        images, targets = self._augment(images, labels, batch.positions)
         keep = self.kept_branches(batch.positions)
         if self._has_dropout:
             # Dropout needs a generator; seeded per micro-batch, it too needs no state in a checkpoint.
@@ -85,13 +84,8 @@ class TrainingStep:
         logits = self._engine(images, keep)
         return F.cross_entropy(logits.float(), targets)
 
-    def _mix(
-        self, images: torch.Tensor, labels: torch.Tensor, positions: np.ndarray
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        augment = self._config.augment
-        draws = uniform(self._config.seed, Stream.MIX, positions // augment.mix_group, MIX_DRAWS)
-        plan = mix_plan(positions, draws, augment, images.shape[-1])
-        return mix_batch(images, labels, plan, self._num_classes, augment.label_smoothing)
+    def _look_up(self, purpose: Purpose, positions: np.ndarray, draws: int) -> np.ndarray:
+        return uniform(self._config.seed, Stream[purpose], positions, draws)
 
     def kept_branches(self, positions: np.ndarray) -> torch.Tensor | None:
         """Stochastic depth: which branches of which samples run, bool (b, depth, 2) on the host; None at rate 0."""
