@@ -66,6 +66,7 @@ __all__ = [
     "load_manifest",
     "one_line",
     "parse_manifest_files",
+    "parse_source_names",
     "read_source_names",
     "write_manifest",
 ]
@@ -129,9 +130,24 @@ def read_source_names(folder: Path) -> list[str]:
     """
     path = folder / SOURCES_FILE
     try:
-        return gzip.decompress(path.read_bytes()).decode().splitlines()
+        return parse_source_names(path.read_bytes(), path)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error}); {_SOURCES_REMEDY}") from None
+
+
+def parse_source_names(raw: bytes, path: Path | str) -> list[str]:
+    """The names in the content of such a file.
+
+    Raises:
+        ManifestError: if it is damaged.
+    """
+    try:
+        return gzip.decompress(raw).decode().splitlines()
     except (OSError, EOFError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error}); run `cait verify`, or prepare the data again") from None
+        raise ManifestError(f"{path}: cannot be read ({error}); {_SOURCES_REMEDY}") from None
+
+
+_SOURCES_REMEDY = "run `cait verify`, or prepare the data again"
 
 
 def load_manifest(split_dir: Path, shard_dir: Path | None = None, *, check_shards: bool = True) -> Manifest:

@@ -13,5 +13,13 @@ class ShardReadError(DataError):
     """A sample's bytes cannot be read."""
 
 
+class RemoteError(ShardReadError):
+    """Remote files that cannot be fetched, after all attempts."""
+
+
+class CacheError(DataError):
+    """The node's cache of remote shards cannot be kept: too small, not writable, not ours."""
+
+
 class ShardIndexError(DataError):
     """Tars that cannot be understood as labelled images."""

@@ -24,6 +24,7 @@ from .batches import EvalBatch, EvalBatches, MicroBatch, Reader, Slot, TrainBatc
 from .crop import CropSettings
 from .errors import DataError
 from .order import SampleOrder, eval_slice, rank_positions
+from .prefetch import start_prefetch
 from .workers import prepare_worker
 
 __all__ = ["EvalBatch", "EvalLoader", "MicroBatch", "TrainLoader"]
@@ -94,6 +95,9 @@ class TrainLoader:
         )
         slots = _TrainSlots(start_step, self.micro_batches)
         self._batches: Iterator[MicroBatch] | None = iter(_make_loader(batches, slots, workers, prefetch))
+        # After the workers, so that they are forked from a process without this thread.
+        self._ahead = start_prefetch(reader, order, start_step * global_batch)
+        self._global_batch = global_batch
         # If the program ends without close(), torch waits seconds for each worker that nobody has told to stop.
         self._at_exit = partial(_close_if_alive, weakref.ref(self))
         atexit.register(self._at_exit)
@@ -105,10 +109,15 @@ class TrainLoader:
         if self._batches is None:
             raise DataError("this loader was closed; make a new one with start_step set")
         with _told_plainly():
-            return next(self._batches)
+            batch = next(self._batches)
+        if self._ahead is not None:
+            self._ahead.move_to(batch.step * self._global_batch)
+        return batch
 
     def close(self) -> None:
         """Stop the workers and wait for them; harmless if done twice."""
+        if self._ahead is not None:
+            self._ahead.close()
         _stop_workers(self._batches)
         self._batches = None
         atexit.unregister(self._at_exit)
@@ -209,9 +218,17 @@ def _make_loader(dataset: Dataset[Any], slots: Any, workers: int, prefetch: int)
 
 @contextlib.contextmanager
 def _told_plainly() -> Iterator[None]:
-    """A worker that was killed shows in several ways, depending on what it left undone; say what it means."""
+    """A worker's error comes with a traceback as its text: keep the message.
+
+    A worker that was killed shows in several ways, depending on what it left undone; say what it means.
+    """
     try:
         yield
+    except DataError as error:
+        _, found, message = str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")
+        if not found:
+            raise
+        raise type(error)(message.strip()) from error
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
             raise

@@ -89,6 +89,7 @@ class _Blocks(NamedTuple):
     window_starts: Ids  # (windows + 1,): places in the pass
     shard_starts: Ids  # (shards + 1,): places in the pass, shards in shuffled order
     first_ids: Ids  # (shards,): id of each of those shards' first sample
+    shards: Ids  # (shards,): their numbers
 
 
 class SampleOrder:
@@ -173,6 +174,19 @@ class SampleOrder:
                 out[piece][chosen] = self._ids_of_pass(int(number), rest[chosen])
         return out
 
+    def shards_from(self, position: int, windows: int = 2) -> list[int]:
+        """The shards that the stream reads in the window of a position and in those that follow, in mode ``block``."""
+        number, rest = divmod(position, self.pass_length)
+        window = int(np.searchsorted(self._blocks(number).window_starts, rest // self.repeats, side="right")) - 1
+        found: list[int] = []
+        for _ in range(windows):
+            shards = self._blocks(number).shards
+            found += shards[window * self.block_shards :][: self.block_shards].tolist()
+            window += 1
+            if window * self.block_shards >= len(shards):
+                number, window = number + 1, 0
+        return list(dict.fromkeys(found))
+
     def _ids_of_pass(self, number: int, rest: Ids) -> Ids:
         """Ids at places ``rest`` in ``[0, pass_length)`` of one pass."""
         key = key64(self.seed, Stream.ORDER, number)
@@ -205,7 +219,7 @@ class SampleOrder:
         starts = np.concatenate(([0], np.cumsum(self._shard_sizes[shuffled])))
         cuts = np.append(starts[:-1][:: self.block_shards], starts[-1])
         firsts = np.cumsum(self._shard_sizes) - self._shard_sizes
-        return _Blocks(window_starts=cuts, shard_starts=starts, first_ids=firsts[shuffled])
+        return _Blocks(window_starts=cuts, shard_starts=starts, first_ids=firsts[shuffled], shards=shuffled)
 
     @staticmethod
     def _block_ids(key: int, blocks: _Blocks, places: Ids) -> Ids:

@@ -7,26 +7,23 @@ order costs what the storage asks for it, and nothing is ever extracted.
 
 from __future__ import annotations
 
-import os
-import resource
-import threading
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from cait_dist.config.data import RemoteConfig
+from cait_dist.config.section import is_url
 from data_prep.beton import find_betons
-from data_prep.manifest import MANIFEST_FILE, Manifest, load_manifest, read_source_names
+from data_prep.manifest import MANIFEST_FILE
 
 from .errors import DataError, ShardReadError
-from .index_webdataset import find_tars, index_tars
+from .index_webdataset import find_tars
 from .reader_ffcv import FfcvReader
-
-# Opening a file costs a round trip on a network file system, so as many stay open as leaves room for everything else.
-_SOFT_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-_MAX_OPEN_FILES = 2048 if _SOFT_LIMIT == resource.RLIM_INFINITY else min(max(_SOFT_LIMIT // 4, 16), 2048)
+from .remote import Stop
+from .shard_files import LocalShards, ShardFiles, remote_shards
 
 
 class WebDatasetReader:
@@ -34,12 +31,14 @@ class WebDatasetReader:
 
     Args:
         split_dir: folder with shards and manifest, or with plain WebDataset tars, which are indexed once.
+        shards: where they lie, if it is not a folder.
 
     Attributes:
         num_samples: number of samples; ids are below it.
         class_names: name of each label.
         labels: ``(num_samples,)`` int64.
         shard_sizes: samples per shard, in the order of ids.
+        shards: their names, sizes and checksums, in the order of ids.
         digest: identity of the content; equal for equal samples in the same order.
 
     Raises:
@@ -47,19 +46,15 @@ class WebDatasetReader:
         ShardIndexError: if tars without a manifest cannot be understood.
     """
 
-    def __init__(self, split_dir: Path | str) -> None:
-        self.split_dir = Path(split_dir)
-        self._index_dir = self.split_dir
-        if not (self.split_dir / MANIFEST_FILE).exists() and find_tars(self.split_dir):
-            self._index_dir = index_tars(self.split_dir)
-        manifest: Manifest = load_manifest(self._index_dir, self.split_dir)
+    def __init__(self, split_dir: Path | str, shards: ShardFiles | None = None) -> None:
+        self._files = shards or LocalShards(Path(split_dir))
+        manifest = self._files.manifest
         self.class_names = manifest.class_names
         self.labels: npt.NDArray[np.int64] = manifest.samples["label"].astype(np.int64)
+        self.shards = manifest.shards
         self.shard_sizes = tuple(shard.samples for shard in manifest.shards)
         self.digest = manifest.digest
-        self._shard_names = tuple(shard.name for shard in manifest.shards)
         self._samples = manifest.samples
-        self._forget_files()
 
     @property
     def num_samples(self) -> int:
@@ -79,75 +74,54 @@ class WebDatasetReader:
             ShardReadError: naming the place, if the bytes cannot be read.
         """
         if not 0 <= index < self.num_samples:
-            raise IndexError(f"{self.split_dir} has samples 0 to {self.num_samples - 1}, there is no {index}")
+            raise IndexError(f"{self._files.place} has samples 0 to {self.num_samples - 1}, there is no {index}")
         shard, offset, size, _ = self._samples[index].item()
         try:
-            encoded = self._read_at(shard, offset, size)
+            encoded = self._files.read_at(shard, offset, size)
         except OSError as error:
             raise ShardReadError(f"{self.locate(index)}: {error.strerror or error}; check the storage") from None
         if len(encoded) != size:
-            raise ShardReadError(f"{self.locate(index)}: the file ends early; run `cait verify {self.split_dir}`")
+            raise ShardReadError(f"{self.locate(index)}: the file ends early; run `cait verify {self._files.place}`")
         return encoded
 
     def locate(self, index: int) -> str:
         """Where a sample lies, for messages."""
         shard, offset, size, _ = self._samples[index].item()
-        return f"sample {index} ({self.split_dir / self._shard_names[shard]}, offset {offset}, {size} bytes)"
+        return f"sample {index} ({self._files.place}/{self.shards[shard].name}, offset {offset}, {size} bytes)"
 
     def source_name(self, index: int) -> str:
         """The name under which a sample was found when the data were prepared. Reads the whole list of names."""
-        return read_source_names(self._index_dir)[index]
+        return self._files.source_names()[index]
 
-    def _read_at(self, shard: int, offset: int, size: int) -> bytes:
-        if self._pid != os.getpid():
-            # After a fork: the lock may be held by a thread that does not exist here.
-            self._forget_files()
-        with self._lock:
-            handle = self._files.pop(shard, None)
-            if handle is None:
-                handle = os.open(self.split_dir / self._shard_names[shard], os.O_RDONLY | os.O_CLOEXEC)
-            self._files[shard] = handle
-            if len(self._files) > _MAX_OPEN_FILES:
-                os.close(self._files.popitem(last=False)[1])
-            return os.pread(handle, size, offset)
-
-    def _forget_files(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._files: OrderedDict[int, int] = OrderedDict()
+    @property
+    def fetch_ahead(self) -> Callable[[int, Stop], bool] | None:
+        """Sees to it that a shard will be at hand (see `ShardFiles`); None if all of them are, always."""
+        return self._files.fetch_ahead
 
     def close(self) -> None:
         """Close the open files; they are opened again when needed."""
-        if self._pid == os.getpid():
-            with self._lock:
-                while self._files:
-                    os.close(self._files.popitem()[1])
-
-    def __del__(self) -> None:
-        if hasattr(self, "_files"):
-            self.close()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_files", "_pid")}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._forget_files()
+        self._files.close()
 
 
 def open_split(
-    data_path: Path | str, split: str, storage: Literal["auto", "webdataset", "ffcv"] = "auto"
+    data_path: Path | str,
+    split: str,
+    storage: Literal["auto", "webdataset", "ffcv"] = "auto",
+    remote: RemoteConfig | None = None,
 ) -> WebDatasetReader | FfcvReader:
     """Open one split of a data set.
 
     Args:
-        data_path: folder that holds the splits' folders.
+        data_path: folder that holds the splits' folders, or its URL.
         split: which.
         storage: the format to read; ``auto`` takes tars if there are any, else a beton.
+        remote: how to read what lies beyond a URL.
 
     Raises:
         DataError: if there is no such split or it holds no shards this program reads, saying what there is.
     """
+    if is_url(data_path):
+        return _open_remote(f"{data_path}/{split}", storage, remote or RemoteConfig())
     folder = Path(data_path) / split
     if not folder.is_dir():
         raise DataError(_no_split(Path(data_path), split))
@@ -160,6 +134,12 @@ def open_split(
             " leave data.format out, or prepare the data again with `cait prep … --format both`"
         )
     return FfcvReader(folder) if storage == "ffcv" or not has_tars else WebDatasetReader(folder)
+
+
+def _open_remote(url: str, storage: str, remote: RemoteConfig) -> WebDatasetReader:
+    if storage == "ffcv":
+        raise DataError(f"{url}: betons are read from disks only; leave data.format out to read the tars")
+    return WebDatasetReader(url, remote_shards(url, remote))
 
 
 def _no_split(data_path: Path, split: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cait_dist.data import reader_webdataset
+from cait_dist.data import shard_files
 from cait_dist.data.errors import DataError, ShardReadError
 from cait_dist.data.reader_webdataset import WebDatasetReader, open_split
 from data_prep.errors import DataPrepError
@@ -41,7 +41,7 @@ def test_digest_is_of_the_content(shards: Path) -> None:
 
 
 def test_few_files_are_kept_open(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_webdataset, "_MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(shard_files, "MAX_OPEN_FILES", 2)
     before = open_files()
     reader = open_split(shards, "train")
     content = [reader.read(index) for index in range(120)]
@@ -57,7 +57,7 @@ def test_reader_survives_pickling_and_forking(shards: Path) -> None:
     first = reader.read(0)
     assert pickle.loads(pickle.dumps(reader)).read(0) == first
     # Forked while another thread holds the lock, the child must not wait for it.
-    with reader._lock:
+    with reader._files._lock:
         child = os.fork()
         if child == 0:
             signal.alarm(10)
@@ -66,7 +66,7 @@ def test_reader_survives_pickling_and_forking(shards: Path) -> None:
 
 
 def test_threads_may_share_a_reader(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_webdataset, "_MAX_OPEN_FILES", 1)
+    monkeypatch.setattr(shard_files, "MAX_OPEN_FILES", 1)
     reader = open_split(shards, "train")
     expected = [reader.read(index) for index in range(120)]
     start = threading.Barrier(4)
