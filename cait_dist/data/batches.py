@@ -118,10 +118,10 @@ class TrainBatches(Dataset[MicroBatch]):
         ids = self.order.ids(positions)
         uniforms = view_uniforms(self.seed, positions)
 
-        def view(row: int, image: bytes | Pixels) -> Tensor:
-            return train_view(image, self.image_size, uniforms[row], self.augment)
+        def show(row: int, image: bytes | Pixels, place: Tensor) -> None:
+            train_view(image, self.image_size, uniforms[row], self.augment, out=place)
 
-        images = _read_images(self.reader, ids, self.image_size, view)
+        images = _read_images(self.reader, ids, self.image_size, show)
         return MicroBatch(slot.step, slot.micro, positions, ids, images, torch.from_numpy(self.reader.labels[ids]))
 
 
@@ -134,19 +134,21 @@ class EvalBatches(Dataset[EvalBatch]):
     def __getitem__(self, part: range) -> EvalBatch:
         ids = np.arange(part.start, part.stop, dtype=np.int64)
 
-        def view(_: int, image: bytes | Pixels) -> Tensor:
-            return eval_view(image, self.image_size, self.crop_ratio)
+        def show(_: int, image: bytes | Pixels, place: Tensor) -> None:
+            place.copy_(eval_view(image, self.image_size, self.crop_ratio))
 
-        images = _read_images(self.reader, ids, self.image_size, view)
+        images = _read_images(self.reader, ids, self.image_size, show)
         return EvalBatch(ids, images, torch.from_numpy(self.reader.labels[ids]))
 
 
-def _read_images(reader: Reader, ids: Ids, image_size: int, view: Callable[[int, bytes | Pixels], Tensor]) -> Tensor:
+def _read_images(
+    reader: Reader, ids: Ids, image_size: int, show: Callable[[int, bytes | Pixels, Tensor], None]
+) -> Tensor:
     """Read and show the samples, as ``(len(ids), 3, image_size, image_size)`` uint8, channels last in memory."""
     images = _new_batch(len(ids), image_size)
     for row, index in enumerate(ids.tolist()):
         try:
-            images[row] = view(row, reader.read(index))
+            show(row, reader.read(index), images[row])
         except CorruptImageError as error:
             raise CorruptImageError(f"{reader.locate(index)}: {error}; run `cait verify` on the data") from None
     return images

@@ -17,7 +17,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -105,7 +104,9 @@ def _central_box(width: int, height: int, ratio: tuple[float, float]) -> Box:
     return Box((width - box_width) // 2, (height - box_height) // 2, box_width, box_height)
 
 
-def train_view(image: bytes | Pixels, image_size: int, uniforms: Uniforms, augment: CropSettings) -> Tensor:
+def train_view(
+    image: bytes | Pixels, image_size: int, uniforms: Uniforms, augment: CropSettings, out: Tensor | None = None
+) -> Tensor:
     """Show a random part of an image.
 
     Args:
@@ -113,6 +114,7 @@ def train_view(image: bytes | Pixels, image_size: int, uniforms: Uniforms, augme
         image_size: side of the result in pixels.
         uniforms: one row of `view_uniforms`.
         augment: ranges of the crop and probability of the flip.
+        out: where to put the result, if it has a place already.
 
     Returns:
         ``(3, image_size, image_size)`` uint8, the channel being the innermost dimension in memory.
@@ -121,15 +123,26 @@ def train_view(image: bytes | Pixels, image_size: int, uniforms: Uniforms, augme
         CorruptImageError: if the image cannot be decoded.
     """
     pixels = decode_rgb(image) if isinstance(image, bytes) else image
+    out = torch.empty((image_size, image_size, 3), dtype=torch.uint8).permute(2, 0, 1) if out is None else out
     height, width, _ = pixels.shape
     box = random_resized_crop_box(width, height, uniforms[:CROP_DRAWS], augment.crop_scale, augment.crop_ratio)
     # Cut first, then resize: a filter that is given a box would let pixels from outside of it bleed in. The copy is
     # worth it: torch's vectorised filter takes contiguous pixels only.
     part = np.ascontiguousarray(pixels[box.top : box.top + box.height, box.left : box.left + box.width])
     view = torch.from_numpy(part).permute(2, 0, 1)[None]
-    if part.shape[:2] != (image_size, image_size):
-        view = F.interpolate(view, (image_size, image_size), mode="bicubic", antialias=True)
-    return view[0].flip(2) if uniforms[CROP_DRAWS] < augment.hflip else view[0]
+    # The filter is symmetric to the bit, so the flip may come first, where there are usually fewer pixels.
+    view = view.flip(3) if uniforms[CROP_DRAWS] < augment.hflip else view
+    _resize_into(out[None], view)
+    return out
+
+
+def _resize_into(out: Tensor, view: Tensor) -> None:
+    if view.shape == out.shape:
+        out.copy_(view)
+    else:
+        # What `F.interpolate` calls. That cannot write to a given place, and returns channels apart from each other:
+        # taking them apart and putting them together again takes longer than the filter.
+        torch.ops.aten._upsample_bicubic2d_aa.out(view, out.shape[2:], False, None, None, out=out)
 
 
 def eval_view(image: bytes | Pixels, image_size: int, crop_ratio: float) -> Tensor:
