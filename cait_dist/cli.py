@@ -22,6 +22,8 @@ config_app = typer.Typer(help="Look at a configuration before anything is starte
 track_app = typer.Typer(help="MLflow: look at the runs, or send what it lacks.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")
+bench_app = typer.Typer(help="Measure on your own data and machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file, e.g. configs/digits.yaml", show_default=False)]
 Overrides = Annotated[
@@ -182,6 +184,23 @@ def track_sync(
 
     for run_dir in run_dirs:
         typer.echo(sync_to_mlflow(run_dir, uri))
+
+
+@bench_app.command("data")
+def bench_data(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="share of its peak that a GPU is assumed to reach")] = 0.4,
+    seconds: Annotated[float, typer.Option(min=0.1, help="to measure the parts, and again the whole")] = 5.0,
+    cold: Annotated[bool, typer.Option("--cold", help="drop the shards from the page cache, time reads too")] = False,
+) -> None:
+    """Measure the input of a run: which part limits it, and how many GPUs it can feed."""
+    from cait_dist.config import load_config  # noqa: PLC0415
+    from cait_dist.planning.input_bench import bench_input  # noqa: PLC0415
+    from cait_dist.planning.input_report import print_report  # noqa: PLC0415
+
+    loaded = load_config(config, overrides or []).config
+    print_report(loaded, bench_input(loaded, seconds, cold=cold), mfu)
 
 
 @app.callback(invoke_without_command=True)
