@@ -53,7 +53,7 @@ class Pipeline(NamedTuple):
 
 def _ours(data: DataSet, size: int, *, reader: Callable[[Any], Any], loader: Callable[..., Any]) -> Batches:
     source = reader(data.shards)
-    settings = {"image_size": size, "seed": 0, "global_batch": BATCH, "micro_batch": BATCH}
+    settings = {"image_size": size, "seed": 0, "global_batch": BATCH, "micro_batch": BATCH, "reuse_memory": True}
     batches = loader(source, SampleOrder(source.num_samples, 0), AUGMENT, workers=1, prefetch=AHEAD, **settings)
     return (batch.images for batch in batches)
 
@@ -71,11 +71,11 @@ def _beton_by_ffcv(data: DataSet, size: int) -> Batches:
 
 
 def _bare_loop(data: DataSet, size: int) -> Batches:
-    """Decode and crop, no more: images are in memory, and there is one batch, filled again and again."""
+    """Decode and crop, no more: images are in memory, and nothing is handed on but a batch in memory of its own."""
     reader: Reader = WebDatasetReader(data.shards)
     images = [reader.read(index) for index in range(reader.num_samples)]
-    batch = torch.empty((BATCH, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     for first in itertools.count(0, BATCH):
+        batch = torch.empty((BATCH, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         positions = np.arange(first, first + BATCH)
         uniforms = view_uniforms(0, positions)
         for row, position in enumerate(positions):
