@@ -71,11 +71,11 @@ def _beton_by_ffcv(data: DataSet, size: int) -> Batches:
 
 
 def _bare_loop(data: DataSet, size: int) -> Batches:
-    """Decode and crop, no more: images are in memory, and nothing is handed on but a batch in memory of its own."""
+    """Decode and crop, no more: images are in memory, and there is one batch, filled again and again."""
     reader: Reader = WebDatasetReader(data.shards)
     images = [reader.read(index) for index in range(reader.num_samples)]
+    batch = torch.empty((BATCH, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     for first in itertools.count(0, BATCH):
-        batch = torch.empty((BATCH, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         positions = np.arange(first, first + BATCH)
         uniforms = view_uniforms(0, positions)
         for row, position in enumerate(positions):

@@ -45,7 +45,7 @@ def use_threads(count: int) -> None:
 
     FFCV's own function sets torch's threads as well, which are the trainer's business; so it is replaced.
     """
-    count = min(count, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    count = min(count, numba.config.NUMBA_NUM_THREADS)
 
     def set_num_threads(_: int) -> None:
         Compiler.num_threads = count

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .batches import EvalBatch, EvalBatches, MicroBatch, Reader, Slot, TrainBatches
+from .batches import BatchMemory, EvalBatch, EvalBatches, MicroBatch, Reader, Slot, TrainBatches
 from .crop import CropSettings
 from .errors import DataError
 from .order import SampleOrder, eval_slice, rank_positions
@@ -60,6 +60,8 @@ class TrainLoader:
         start_step: first step; to resume, the number of steps done.
         workers: decoding processes; 0 decodes in this process.
         prefetch: micro-batches that each worker keeps ready.
+        reuse_memory: a batch's images are needed only until the next batch is asked for; spares the work of finding
+            new memory for each.
 
     Raises:
         DataError: if the global batch cannot be cut evenly into micro-batches.
@@ -80,6 +82,7 @@ class TrainLoader:
         start_step: int = 0,
         workers: int = 0,
         prefetch: int = 4,
+        reuse_memory: bool = False,
     ) -> None:
         self.micro_batches = check_micro_batch(reader, order, global_batch, micro_batch, rank, world_size)
         batches = TrainBatches(
@@ -92,6 +95,8 @@ class TrainLoader:
             micro_batch=micro_batch,
             rank=rank,
             world_size=world_size,
+            # A worker is never asked for more than `prefetch` batches beyond the one in use, and one is being filled.
+            memory=BatchMemory(prefetch + 2 if reuse_memory else 0),
         )
         slots = _TrainSlots(start_step, self.micro_batches)
         self._batches: Iterator[MicroBatch] | None = iter(_make_loader(batches, slots, workers, prefetch))

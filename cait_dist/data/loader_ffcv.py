@@ -50,6 +50,7 @@ class FfcvTrainLoader:
         start_step: first step; to resume, the number of steps done.
         workers: decoding threads.
         prefetch: micro-batches kept ready.
+        reuse_memory: a batch's images are needed only until the next batch is asked for; spares a copy.
 
     Raises:
         DataError: if the global batch cannot be cut evenly into micro-batches.
@@ -70,11 +71,12 @@ class FfcvTrainLoader:
         start_step: int = 0,
         workers: int = 1,
         prefetch: int = 4,
+        reuse_memory: bool = False,
     ) -> None:
         self.micro_batches = check_micro_batch(reader, order, global_batch, micro_batch, rank, world_size)
         self._reader, self._order, self._augment, self._seed = reader, order, augment, seed
         self._share = (global_batch, rank, world_size)
-        self._micro_batch, self._start_step = micro_batch, start_step
+        self._micro_batch, self._start_step, self._reuse_memory = micro_batch, start_step, reuse_memory
         self._loader, self._plan = self._make(image_size, max(workers, 1), prefetch)
         self._batches: Iterator[MicroBatch] | None = self._stream()
 
@@ -156,8 +158,9 @@ class FfcvTrainLoader:
         if (failed := np.flatnonzero(self._plan["error"][rows])).size:
             place = self._reader.locate(int(ids[failed[0]]))
             raise CorruptImageError(f"{place}: cannot be decoded by FFCV; run `cait verify` on the data")
-        # A copy, as FFCV will use the buffer again.
-        images = torch.from_numpy(pixels).clone().permute(0, 3, 1, 2)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        if not self._reuse_memory:
+            images = images.clone()  # FFCV will use the buffer again
         batch = MicroBatch(*slot, positions, ids, images, torch.from_numpy(self._reader.labels[ids]))
         return batch.pin_memory() if torch.cuda.is_available() else batch
 

@@ -20,9 +20,9 @@ from .checkpoint import Checkpoint, list_checkpoints, remove_unfinished
 from .preflight import CannotStartError, Plan
 
 MAY_CHANGE = (
-    "runs_dir", "data.path", "data.workers", "data.prefetch", "training.zero.", "training.micro_batch_limit",
-    "training.precision", "training.activation_checkpointing", "training.checkpoint.", "training.log_every",
-    "training.collective_timeout", "evaluation.", "tracking.", "model.init_from",
+    "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",
+    "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
+    "training.log_every", "training.collective_timeout", "evaluation.", "tracking.", "model.init_from",
 )  # fmt: skip
 """How the work is done; everything else decides what is computed."""
 

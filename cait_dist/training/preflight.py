@@ -1,13 +1,15 @@
 """What can be known before a run starts is checked before it starts: on one process, in a second, writing nothing."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from cait_dist.config import RunConfig
 from cait_dist.config.model import ModelConfig
+from cait_dist.data.cache_needs import check_cache
+from cait_dist.data.errors import CacheError, RemoteError
+from cait_dist.data.loader_ffcv import check_ffcv_decoder
 from cait_dist.data.reader_webdataset import open_split
 from cait_dist.models import Cait, create_model
 from cait_dist.models.weights import load_weights
@@ -46,9 +48,13 @@ def preflight(config: RunConfig, processes: int) -> Plan:
         plan = make_plan(config, processes)
         with torch.device("meta"):
             build_model(config.model, plan.num_classes)
+    except RemoteError as error:
+        # Whatever else were asked of that server would be waited for as long, and answered the same.
+        raise CannotStartError([str(error)]) from None
     except ValueError as error:
         problems.append(str(error))
     problems += _evaluation_problems(config, plan)
+    problems += [] if problems else _cache_problems(config)
     if config.model.init_from is not None and not config.model.init_from.is_file():
         problems.append(f"'model.init_from': there is no file {config.model.init_from}")
     if plan is None or problems:
@@ -64,11 +70,13 @@ def make_plan(config: RunConfig, processes: int) -> Plan:
     """
     training = config.training
     batches = plan_batches(training.global_batch, processes, training.micro_batch_limit, pairs=config.augment.mixes)
-    reader = open_split(config.data.path, config.data.train_split)
+    reader = open_split(config.data.path, config.data.train_split, config.data.format, config.data.remote)
+    if config.data.decoder == "ffcv":
+        check_ffcv_decoder(reader)
     if training.global_batch > reader.num_samples:
         raise ValueError(
             f"training.global_batch {training.global_batch} exceeds the {reader.num_samples} samples of"
-            f" {Path(config.data.path) / config.data.train_split}: lower it"
+            f" {config.data.path}/{config.data.train_split}: lower it"
         )
     return Plan(
         batches=batches,
@@ -115,7 +123,7 @@ def _evaluation_problems(config: RunConfig, plan: Plan | None) -> list[str]:
     problems = []
     for index, chosen in enumerate(config.evaluation.sets):
         try:
-            classes = open_split(config.data.path, chosen.split).num_classes
+            classes = open_split(config.data.path, chosen.split, config.data.format, config.data.remote).num_classes
         except ValueError as error:
             problems.append(f"'evaluation.sets.{index}.split': {error}")
             continue
@@ -124,3 +132,11 @@ def _evaluation_problems(config: RunConfig, plan: Plan | None) -> list[str]:
                 f"'evaluation.sets.{index}': {classes} classes, but the model distinguishes {plan.num_classes}"
             )
     return problems
+
+
+def _cache_problems(config: RunConfig) -> list[str]:
+    try:
+        check_cache(config.data, [chosen.split for chosen in config.evaluation.sets])
+    except (CacheError, RemoteError) as error:
+        return [str(error)]
+    return []

@@ -16,6 +16,7 @@ from cait_dist.augment.normalize import Normalize
 from cait_dist.config import RunConfig
 from cait_dist.config.evaluation import EvaluationSet
 from cait_dist.data.loader import EvalLoader, MicroBatch, TrainLoader
+from cait_dist.data.loader_ffcv import FfcvTrainLoader, make_train_loader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
 from cait_dist.evaluation import Accuracy, count_correct
@@ -218,9 +219,9 @@ class Trainer:
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         return self._engine(self._normalize(images.to(self._world.device, non_blocking=True)))
 
-    def _open_train_loader(self) -> TrainLoader:
+    def _open_train_loader(self) -> TrainLoader | FfcvTrainLoader:
         config, batches = self._config, self._plan.batches
-        reader = open_split(config.data.path, config.data.train_split)
+        reader = open_split(config.data.path, config.data.train_split, config.data.format, config.data.remote)
         order = SampleOrder(
             reader.num_samples,
             config.seed,
@@ -229,7 +230,8 @@ class Trainer:
             shard_sizes=reader.shard_sizes,
             block_shards=config.data.block_shards,
         )
-        return TrainLoader(
+        return make_train_loader(
+            config.data.decoder,
             reader,
             order,
             config.augment,
@@ -242,12 +244,13 @@ class Trainer:
             start_step=self.step,
             workers=config.data.workers,
             prefetch=config.data.prefetch,
+            reuse_memory=True,
         )
 
     def _open_eval_set(self, chosen: EvaluationSet) -> tuple[EvalLoader, int]:
         """This rank's part of a set, and how many images the whole set has."""
         config = self._config
-        reader = open_split(config.data.path, chosen.split)
+        reader = open_split(config.data.path, chosen.split, config.data.format, config.data.remote)
         loader = EvalLoader(
             reader,
             image_size=self._plan.image_size,

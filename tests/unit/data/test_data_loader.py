@@ -276,6 +276,20 @@ def program(shards: Path, mode: str) -> Iterator[tuple[subprocess.Popen[str], li
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_memory_that_is_used_again_holds_each_batch_until_the_next(reader: WebDatasetReader, workers: int) -> None:
+    expected = take(make(reader, workers=workers), 60)
+    rooms = set()
+    with make(reader, workers=workers, reuse_memory=True) as loader:
+        for batch in expected:
+            found = next(loader)
+            time.sleep(0.002)  # for the workers to run as far ahead as they may
+            assert torch.equal(found.images, batch.images)
+            rooms.add(found.images.data_ptr())
+    if workers == 0:
+        assert len(rooms) == 4  # two are kept ready, one is in use, one is being filled
+
+
 def test_signals_to_the_whole_group_are_left_to_the_parent(shards: Path) -> None:
     with program(shards, "handles") as (process, workers):
         assert len(workers) >= 2
