@@ -90,11 +90,12 @@ def test_the_next_window_is_fetched_while_the_present_one_is_used(server: MoodyS
         wait_for(lambda: len(fetched()) >= 4, "two windows", 5)
         time.sleep(0.2)
         assert fetched() == {names[shard] for shard in order.shards_from(0)}
-        for _ in range(order.num_samples // 2 // BATCH):
-            batch = next(loader)
-        position = batch.step * BATCH
+        # Into the second window, and not as far as the third.
+        while (position := next(loader).step * BATCH) < 32:
+            pass
         expected = {names[shard] for shard in order.shards_from(position)}
-        wait_for(lambda: expected <= fetched(), "the next windows", 5)
+        wait_for(lambda: expected <= fetched(), "the third window", 5)
+        assert len(fetched()) == 6
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -151,6 +152,9 @@ def test_closing_does_not_wait_for_the_server(server: MoodyServer, tmp_path: Pat
     started = time.monotonic()
     loader.close()
     assert time.monotonic() - started < 3
+    assert loader._ahead is not None
+    # One that listens to a silent server is left to its timeout.
+    assert loader._ahead._thread.is_alive() == (trouble == "stall")
 
 
 def test_a_thread_follows_the_position_and_stops() -> None:

@@ -155,6 +155,15 @@ def test_any_protocol_of_fsspec_will_do(shards: Path, tmp_path: Path, protocol: 
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.parametrize(("size", "reason"), [(-1, "ended after [0-9,]+ of"), (1, "has more than the [0-9,]+ bytes")])
+def test_a_file_of_another_size_is_refused(shards: Path, tmp_path: Path, size: int, reason: str) -> None:
+    fsspec.filesystem("memory").put(str(shards), "/sized", recursive=True)
+    content = (shards / "train" / "train-000000.tar").read_bytes()
+    fsspec.filesystem("memory").pipe("/sized/train/train-000000.tar", (content + b"x")[: len(content) + size])
+    with pytest.raises(RemoteError, match=f"gave up after 3 attempts, the last because: {reason}"):
+        opened("memory://sized", tmp_path, retries=2).read(0)
+
+
 def test_a_protocol_that_stalls_is_left_alone(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.filesystem("memory").put(str(shards), "/stall", recursive=True)
     reader = opened("memory://stall", tmp_path, retries=1)
