@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from image_folders import encode, picture
 from PIL import Image
 
@@ -113,3 +114,20 @@ def test_evaluation_view_is_that_of_timm(size: tuple[int, int], image_size: int,
     with Image.open(io.BytesIO(encoded)) as image:
         expected = np.rint(transform(image).numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
     np.testing.assert_array_equal(eval_view(encoded, image_size, crop_ratio).permute(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("image_size", [16, 60, 128])
+def test_training_view_is_what_interpolate_gives_then_flipped_wherever_it_is_put(image_size: int) -> None:
+    pixels, config = np.array(picture(4, 97, 81)), AugmentConfig()
+    places = torch.zeros((20, image_size, image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    for row, place in zip(view_uniforms(1, np.arange(20)), places, strict=True):
+        box = random_resized_crop_box(97, 81, row, config.crop_scale, config.crop_ratio)
+        part = torch.from_numpy(pixels)[box.top : box.top + box.height, box.left : box.left + box.width]
+        expected = torch.nn.functional.interpolate(
+            part.permute(2, 0, 1)[None], (image_size, image_size), mode="bicubic", antialias=True
+        )[0]
+        view = train_view(pixels, image_size, row, config)
+        assert torch.equal(view, expected.flip(2) if row[CROP_DRAWS] < config.hflip else expected)
+        assert view.stride() == place.stride()  # channels innermost, as the network's first layer likes them
+        train_view(pixels, image_size, row, config, out=place)
+        assert torch.equal(place, view)
