@@ -6,7 +6,8 @@ import io
 from typing import Any
 
 # Colours that stand out from white and from black alike; the background is left open.
-_INK, _OURS, _OTHERS, _FLOOR = "#808890", "#3b82f6", "#9aa3ad", "#808890"
+_INK, _OURS, _OTHERS, _REACH = "#808890", "#3b82f6", "#a9b2bc", "#5b6570"
+_ON_BAR = "#111827"
 
 
 def draw(rows: list[dict[str, Any]], hardware: str) -> str:
@@ -20,8 +21,10 @@ def draw(rows: list[dict[str, Any]], hardware: str) -> str:
     with mpl.rc_context({**colours, "font.size": 9, "svg.hashsalt": "loaders", "svg.fonttype": "none"}):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         FigureCanvasSVG(figure)
-        for axes, size in zip(figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0], sizes, strict=True):
+        panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+        for axes, size in zip(panels, sizes, strict=True):
             _panel(axes, [row for row in rows if row["size"] == size], f"{size} × {size} pixels")
+        panels[0].invert_yaxis()  # of all panels, as they share it: the first row on top
         figure.supxlabel(f"training images per CPU-second: median, least and most ({hardware})", fontsize=9)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -34,20 +37,19 @@ def _panel(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
         [median - min(row["images_per_cpu_second"]) for median, row in zip(medians, rows, strict=True)],
         [max(row["images_per_cpu_second"]) - median for median, row in zip(medians, rows, strict=True)],
     ]
-    bars = axes.barh([row["title"] for row in rows], medians, xerr=reach, color=_OTHERS, ecolor=_INK, height=0.7)
+    bars = axes.barh([row["title"] for row in rows], medians, xerr=reach, color=_OTHERS, ecolor=_REACH, height=0.7)
     for bar, row in zip(bars, rows, strict=True):
         bar.set(facecolor="none" if row["floor"] else _OURS if row["ours"] else _OTHERS)
-        bar.set(edgecolor=_FLOOR if row["floor"] else "none", linestyle="--" if row["floor"] else "-")
+        bar.set(edgecolor=_INK if row["floor"] else "none", linestyle="--" if row["floor"] else "-")
         axes.annotate(
             f"{row['median']:.0f}",
             (0, bar.get_y() + bar.get_height() / 2),
             (4, 0),
             va="center",
             textcoords="offset points",
-            color=_INK if row["floor"] else "white",
+            color=_INK if row["floor"] else _ON_BAR,
             weight="bold",
         )
-    axes.invert_yaxis()
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
