@@ -54,22 +54,13 @@ class ShardCache:
     Args:
         cache_dir: folder that holds the cache; None for the system's folder for temporary files.
         bound: bytes that all files together never exceed.
-
-    Raises:
-        CacheError: if the folder cannot be made, or belongs to somebody else.
     """
 
     def __init__(self, cache_dir: Path | None, bound: int) -> None:
         self.folder = (cache_dir or Path(tempfile.gettempdir())) / f"cait-dist-shards-{os.getuid()}"
         self.bound = bound
         self._touched: dict[str, float] = {}
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            owner = self.folder.lstat().st_uid
-        except OSError as error:
-            raise CacheError(f"{self.folder} cannot be made ({error.strerror}); set data.remote.cache_dir") from None
-        if owner != os.getuid():
-            raise CacheError(f"{self.folder} belongs to another user; set data.remote.cache_dir to another folder")
+        self._is_ours = False
 
     @contextmanager
     def opened(self, shard: ShardInfo, fill: Fill, stopped: Stop) -> Iterator[int]:
@@ -81,7 +72,7 @@ class ShardCache:
             stopped: asked while waiting for others.
 
         Raises:
-            CacheError: if it can never fit.
+            CacheError: if it can never fit, or the folder cannot be made or belongs to somebody else.
             Stopped: when ``stopped`` says so; anything that ``fill`` raises.
         """
         descriptor = self._open_present(shard)
@@ -108,6 +99,8 @@ class ShardCache:
         return True
 
     def _open_present(self, shard: ShardInfo) -> int | None:
+        if not self._is_ours:
+            self._prepare_folder()
         path = self.folder / shard.sha256
         try:
             descriptor = hold(path, os.O_RDWR, fcntl.LOCK_SH)
@@ -154,6 +147,7 @@ class ShardCache:
                 f"{shard.name} has {shard.bytes:,} bytes, the cache of remote shards may hold {self.bound:,}:"
                 " raise data.remote.cache_gb"
             )
+        self._prepare_folder()  # again, as systems clean their folders for temporary files
         path = self._part(shard)
         with self._locked():
             if (self.folder / shard.sha256).exists():
@@ -185,6 +179,17 @@ class ShardCache:
             if _remove_unused(path):
                 used -= bytes_
         return used + size <= self.bound
+
+    def _prepare_folder(self) -> None:
+        # Not when the cache is opened: what is checked on a login node needs no cache there.
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = self.folder.lstat().st_uid
+        except OSError as error:
+            raise CacheError(f"{self.folder} cannot be made ({error.strerror}); set data.remote.cache_dir") from None
+        if owner != os.getuid():
+            raise CacheError(f"{self.folder} belongs to another user; set data.remote.cache_dir to another folder")
+        self._is_ours = True
 
     def _part(self, shard: ShardInfo) -> Path:
         return self.folder / f"{shard.sha256}.part"

@@ -1,18 +1,17 @@
 """Training from a server that fails: the same run as from a disk, or one clear line."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cache_watch import watching
-from conftest import TINY
 from moody_server import MoodyServer, serving
 from training_command import Training, evaluations, final_state, losses, start, train
 
 from cait_dist.config.data import DataConfig
 from cait_dist.data.cache_needs import needed_bytes
+from cait_dist.data.shard_cache import ShardCache
 from cait_dist.tracking.run_directory import RunDirectory
 from data_prep.manifest import load_manifest
 from data_prep.plan import make_plan
@@ -33,10 +32,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    path = folder / "tiny.yaml"
-    path.write_text(TINY.format(runs=folder / "runs", data=shards))
+def config(tmp_path_factory: pytest.TempPathFactory, shared_config: Path, digits: Path, shards: Path) -> Path:
+    """The tiny run on these shards, in a folder of its own."""
+    path = tmp_path_factory.mktemp("runs") / "tiny.yaml"
+    text = shared_config.read_text().replace(str(digits), str(shards))
+    path.write_text(text.replace(str(shared_config.parent), str(path.parent)))
     return path
 
 
@@ -94,7 +94,7 @@ def test_a_bad_server_and_a_small_cache_change_nothing(
 
 
 def cache_of(folder: Path) -> Path:
-    return folder / f"cait-dist-shards-{os.getuid()}"
+    return ShardCache(folder, 1).folder
 
 
 def test_a_killed_rank_resumes_from_another_place(
@@ -137,6 +137,7 @@ def test_what_is_known_before_is_told_before(config: Path, server: MoodyServer, 
     told(attempts["nobody"], "http://127.0.0.1:1/a/train/manifest.json", "gave up after 2 attempts", "refused")
     told(attempts["split"], f"{server.url}/trian/manifest.json", "404 Not Found", "data.path")
     assert not (config.parent / "runs" / "never").exists()
+    assert not cache_of(tmp_path).exists()
 
 
 def told(training: Training, *words: str) -> None:

@@ -21,6 +21,7 @@ from cait_dist.data.loader import TrainLoader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.prefetch import ShardPrefetch
 from cait_dist.data.reader_webdataset import WebDatasetReader, open_split
+from cait_dist.data.shard_cache import ShardCache
 from data_prep.manifest import ShardInfo
 
 BATCH = 8
@@ -111,7 +112,7 @@ def test_a_small_cache_gives_the_same_stream_and_keeps_its_bound(
     count = 3 * order.num_samples // BATCH
     with make(local, order) as loader:
         expected = [batch.images for batch in itertools.islice(loader, count)]
-    with watching(next(tmp_path.glob("cait-*"))) as watch, make(reader, order, workers) as loader:
+    with watching(ShardCache(tmp_path, 1).folder) as watch, make(reader, order, workers) as loader:
         for batch, images in zip(itertools.islice(loader, count), expected, strict=True):
             assert (batch.images == images).all()
     assert 0 < watch.most <= bound

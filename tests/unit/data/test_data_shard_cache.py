@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,17 +148,26 @@ def test_what_can_never_fit_is_refused(cache: ShardCache, source: Source) -> Non
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_was_cleaned_away_is_made_again(cache: ShardCache, source: Source) -> None:
+    read(cache, source, 0)
+    shutil.rmtree(cache.folder)
+    read(cache, source, 0)
+    assert source.calls == [0, 0]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, source: Source) -> None:
     (tmp_path / "file").touch()
+    cache = ShardCache(tmp_path / "file", SIZE)
     with pytest.raises(CacheError, match=r"file/cait-dist-shards-\d+ cannot be made .*cache_dir"):
-        ShardCache(tmp_path / "file", 1)
+        read(cache, source, 0)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(cache: ShardCache) -> None:
+def test_a_folder_of_another_user_is_refused(cache: ShardCache, source: Source) -> None:
+    cache.folder.mkdir()
     os.chown(cache.folder, 12345, 12345)
     with pytest.raises(CacheError, match="belongs to another user"):
-        ShardCache(cache.folder.parent, 1)
+        read(cache, source, 0)
 
 
 def test_a_forked_child_keeps_neither_locks_nor_files(cache: ShardCache, source: Source) -> None:
