@@ -5,14 +5,15 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from .section import Section
+from .section import Section, UserPath
 
 
 class EvaluationSet(Section):
     """One labelled set of images."""
 
     name: str = Field("val", description="prefix of its metrics: NAME/top1")
-    split: str = Field("val", description="split of data.path")
+    split: str = Field("val", description="split of the data")
+    path: UserPath | None = Field(None, description="folder of the data, e.g. of ImageNet-V2; null: data.path")
 
     @field_validator("name")
     @classmethod

@@ -123,9 +123,10 @@ def _evaluation_problems(config: RunConfig, plan: Plan | None) -> list[str]:
     problems = []
     for index, chosen in enumerate(config.evaluation.sets):
         try:
-            classes = open_split(config.data.path, chosen.split, config.data.format, config.data.remote).num_classes
+            place = chosen.path or config.data.path
+            classes = open_split(place, chosen.split, config.data.format, config.data.remote).num_classes
         except ValueError as error:
-            problems.append(f"'evaluation.sets.{index}.split': {error}")
+            problems.append(f"'evaluation.sets.{index}': {error}")
             continue
         if plan is not None and classes > plan.num_classes:
             problems.append(
@@ -136,7 +137,7 @@ def _evaluation_problems(config: RunConfig, plan: Plan | None) -> list[str]:
 
 def _cache_problems(config: RunConfig) -> list[str]:
     try:
-        check_cache(config.data, [chosen.split for chosen in config.evaluation.sets])
+        check_cache(config.data, [chosen.split for chosen in config.evaluation.sets if chosen.path is None])
     except (CacheError, RemoteError) as error:
         return [str(error)]
     return []

@@ -250,7 +250,7 @@ class Trainer:
     def _open_eval_set(self, chosen: EvaluationSet) -> tuple[EvalLoader, int]:
         """This rank's part of a set, and how many images the whole set has."""
         config = self._config
-        reader = open_split(config.data.path, chosen.split, config.data.format, config.data.remote)
+        reader = open_split(chosen.path or config.data.path, chosen.split, config.data.format, config.data.remote)
         loader = EvalLoader(
             reader,
             image_size=self._plan.image_size,

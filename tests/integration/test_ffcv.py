@@ -18,6 +18,7 @@ from cait_dist.data.loader_ffcv import FfcvTrainLoader, check_ffcv_decoder
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_ffcv import FfcvReader
 from cait_dist.data.reader_webdataset import open_split
+from cait_dist.tracking.metrics import read_metrics, series
 from data_prep.formats import prepare
 from data_prep.manifest import load_manifest
 from data_prep.plan import make_plan
@@ -221,6 +222,19 @@ def test_a_run_changes_its_format_in_the_middle(config: Path) -> None:
     moved = command.train(config, "data.format=ffcv", name="moved")
     assert command.losses(moved) == command.losses(straight)
     assert command.final_state(moved) == command.final_state(straight)
+
+
+def test_an_evaluation_set_may_lie_in_another_folder(config: Path, digits: Path) -> None:
+    sets = f"evaluation.sets=[{{name: val}}, {{name: there, split: val, path: {digits}}}]"
+    rows = read_metrics(command.train(config, sets, "training.epochs=0.1", name="two"))
+    here, there = (series(rows, f"{name}/loss") for name in ("val", "there"))
+    # The same digits in another size: evaluated both, and not the same pixels.
+    assert [step for step, _ in here] == [step for step, _ in there]
+    assert here
+    assert all(0 < abs(a - b) < 0.5 for (_, a), (_, b) in zip(here, there, strict=True))
+    status, _, errors = command.start(config, sets.replace(str(digits), "/nowhere"), name="three").finish()
+    assert status == 2
+    assert "'evaluation.sets.1': /nowhere: no such folder" in errors
 
 
 def test_training_with_ffcv_s_decoder_differs_by_its_pixels_alone(ffcv: Any, config: Path) -> None:
