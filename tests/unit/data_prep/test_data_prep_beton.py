@@ -84,8 +84,9 @@ def test_only_a_beton_is_left_where_only_a_beton_was_asked_for(images: Path, bot
     assert len(list(out.glob("*/*.tar"))) == 6
 
 
-def test_an_interrupted_beton_goes_on_where_it_stopped(
-    images: Path, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("owner", "left"), [("this", [2, 3]), ("another", [0, 1, 2, 3])])
+def test_an_interrupted_beton_goes_on_where_it_stopped_if_it_is_the_same(
+    images: Path, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: str, left: list[int]
 ) -> None:
     filled: list[int] = []
     real = write_ffcv._fill_chunk
@@ -102,12 +103,13 @@ def test_an_interrupted_beton_goes_on_where_it_stopped(
         prepare(plan_of(images, out), "both", workers=1, progress=False)
     assert not list(out.glob("*/*.beton"))
     # A kill in the middle of a line of the journal.
-    with (out / "train" / ".train.beton.journal").open("a") as file:
-        file.write("3")
+    journal = out / "train" / ".train.beton.journal"
+    identity, *rest = journal.read_text().split("\n")
+    journal.write_text("\n".join([identity if owner == "this" else "made from other tars", *rest]) + "3")
     again: list[int] = []
     monkeypatch.setattr(write_ffcv, "_fill_chunk", lambda task, _: (again.append(task.chunk.number), real(task, _)))
     prepare(plan_of(images, out), "both", workers=1, progress=False)
-    assert again[:2] == [2, 3]
+    assert again[: len(left)] == left
     for split in ("train", "val"):
         assert (out / split / f"{split}.beton").read_bytes() == (both / split / f"{split}.beton").read_bytes()
         assert not list((out / split).glob(".*"))
