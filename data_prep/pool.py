@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import forkserver
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
@@ -42,6 +43,7 @@ def map_tasks(
     # Not fork: a copy of a process with threads (a progress bar's, torch's) may inherit a lock that nobody will open.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["webdataset", "data_prep.shard"])
+    _start_server()
     stop = context.Event()
     executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(stop,))
     try:
@@ -54,6 +56,20 @@ def map_tasks(
     finally:
         stop.set()
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_server() -> None:
+    """Start the process that forks the workers, if there is none, deaf to Ctrl-C: so its workers are from birth.
+
+    A worker that was still being born would die of it, with a traceback for the user to wonder about.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread may change what a signal does
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _collect(
