@@ -91,7 +91,7 @@ from data_prep.sources import FolderSource
 
 class Slow(FolderSource):
     def read(self, name):
-        time.sleep(0.002)
+        time.sleep(0.008)
         return super().read(name)
 
 if __name__ == "__main__":
