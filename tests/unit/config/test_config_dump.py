@@ -57,7 +57,12 @@ def test_a_dump_keeps_the_order_of_the_schema_and_one_line_for_each_value(config
 def test_a_dump_is_readable(minimal):
     text = config_to_yaml(load_config(minimal, ["optimizer.betas=[0.9, 0.95]", "evaluation.sets=[{name: v2}]"]).config)
     assert text.startswith("name: demo\nruns_dir: runs\nseed: 0\nmodel:\n  name: cait_xxs24_224\n  image_size: null\n")
-    for line in ("  path: shards", "  betas: [0.9, 0.95]", "  eps: 1.0e-08", "  sets: [{name: v2, split: val, path: null}]"):
+    for line in (
+        "  path: shards",
+        "  betas: [0.9, 0.95]",
+        "  eps: 1.0e-08",
+        "  sets: [{name: v2, split: val, path: null}]",
+    ):
         assert f"\n{line}\n" in text
 
 
