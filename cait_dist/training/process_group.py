@@ -14,8 +14,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-LISTENING_SOCKET = "CAIT_STORE_FD"
-"""Names the inherited socket on which rank 0 serves the rendezvous, so that nobody can take its port in between."""
+from .rendezvous import LISTENING_SOCKET, meet
+
+__all__ = ["LISTENING_SOCKET", "World", "bound_all_groups", "join"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ def join(timeout_seconds: float, environment: Mapping[str, str] = os.environ) ->
     Args:
         timeout_seconds: how long a collective waits for a silent rank before it raises
         environment: where the variables are looked up; without RANK this process is a group of one
+
+    Raises:
+        RendezvousError: when ranks do not come, with their numbers
     """
     rank, size = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
     device = _choose_device(int(environment.get("LOCAL_RANK", 0)))
@@ -62,7 +66,7 @@ def join(timeout_seconds: float, environment: Mapping[str, str] = os.environ) ->
     _prepare_deepspeed(device)
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
-        store=_rendezvous(environment, rank, size, timeout),
+        store=meet(environment, rank, size, device.type, timeout),
         rank=rank,
         world_size=size,
         timeout=timeout,
@@ -99,16 +103,3 @@ def _prepare_deepspeed(device: torch.device) -> None:
     deepspeed.utils.logger.setLevel("WARNING")
     # On CPUs DeepSpeed would compile an operator that only inference uses, for minutes, on every rank.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-def _rendezvous(environment: Mapping[str, str], rank: int, size: int, timeout: timedelta) -> dist.Store:
-    socket = environment.get(LISTENING_SOCKET)
-    return dist.TCPStore(
-        environment.get("MASTER_ADDR", "127.0.0.1"),
-        int(environment.get("MASTER_PORT", 0)),
-        world_size=size,
-        is_master=rank == 0,
-        timeout=timeout,
-        master_listen_fd=int(socket) if socket and rank == 0 else None,
-        use_libuv=True,
-    )
