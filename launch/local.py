@@ -4,7 +4,6 @@ Rank 0 keeps the terminal; the others write to ``attempt-K/rank-R.log``. When on
 it in a collective, so they are ended; what the user then sees is the failure that came first, not those it caused.
 """
 
-import json
 import os
 import signal
 import socket
@@ -13,13 +12,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from cait_dist.training.preempt import EXIT_SAVED, STOP_SIGNALS
 from cait_dist.training.process_group import LISTENING_SOCKET
+
+from .failure import Failure, first_failure
+from .ranks import start_rank
 
 if TYPE_CHECKING:
     from cait_dist.training.attempt import Attempt
@@ -27,15 +28,6 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 20.0
 """How long the other ranks may go on after one failed: long enough for rank 0 to close its records."""
 POLL_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The first failure of an attempt."""
-
-    rank: int
-    message: str
-    status: int
 
 
 def run_locally(attempt: "Attempt", processes: int) -> int:
@@ -58,22 +50,9 @@ def run_locally(attempt: "Attempt", processes: int) -> int:
 def _start_rank(
     attempt: "Attempt", rank: int, processes: int, listener: socket.socket, stack: ExitStack
 ) -> "subprocess.Popen[bytes]":
-    output = None if rank == 0 else stack.enter_context((attempt.directory / f"rank-{rank}.log").open("wb"))
     inherited = (attempt.lock, listener.fileno()) if rank == 0 else (attempt.lock,)
-    return subprocess.Popen(
-        [sys.executable, "-m", "cait_dist.training.worker", str(attempt.run.path), str(attempt.number)],
-        env={**os.environ, **rank_environment(rank, processes, listener)},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output or _log_of_main_rank(attempt.directory, stack),
-        pass_fds=inherited,
-        # A group of its own: Ctrl-C reaches this process alone, which passes it on in an orderly way.
-        start_new_session=True,
-    )
-
-
-def _log_of_main_rank(directory: Path, stack: ExitStack) -> BinaryIO:
-    return stack.enter_context((directory / "rank-0.log").open("wb"))
+    environment = rank_environment(rank, processes, listener)
+    return start_rank("cait_dist.training.worker", attempt.directory, rank, environment, stack, inherited)
 
 
 def rank_environment(rank: int, processes: int, listener: socket.socket) -> dict[str, str]:
@@ -88,7 +67,6 @@ def rank_environment(rank: int, processes: int, listener: socket.socket) -> dict
         "MASTER_PORT": str(listener.getsockname()[1]),
         LISTENING_SOCKET: str(listener.fileno()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // processes))),
-        "PYTHONUNBUFFERED": "1",
     }
 
 
@@ -125,40 +103,10 @@ def _watch(ranks: "list[subprocess.Popen[bytes]]", directory: Path) -> Failure |
         time.sleep(POLL_SECONDS)
     if all(state in (0, EXIT_SAVED) for state in states):
         return None
-    return _first_failure({n: int(s) for n, s in enumerate(states) if s and n not in ended_here}, directory)
+    return first_failure({n: int(s) for n, s in enumerate(states) if s and n not in ended_here}, directory)
 
 
 def _end(ranks: "list[subprocess.Popen[bytes]]") -> None:
     for rank in ranks:
         if rank.poll() is None:
             rank.kill()
-
-
-def _first_failure(states: dict[int, int], directory: Path) -> Failure:
-    """Tell the cause from its consequences.
-
-    A rank that a signal ended had no chance to report, and its peers report that they lost it. SIGABRT is the
-    exception: with it NCCL's watchdog ends ranks that wait for a failed peer.
-    """
-    killed = [rank for rank, state in states.items() if state < 0 and state != -signal.SIGABRT]
-    reports = sorted((json.loads(p.read_text()) for p in directory.glob("rank-*.error.json")), key=lambda r: r["time"])
-    if killed or not reports:
-        rank = killed[0] if killed else next(rank for rank, state in states.items() if state != EXIT_SAVED)
-        return Failure(rank, f"rank {rank} {_death(states[rank])}; its output: {_log(directory, rank)}", 1)
-    first = reports[0]
-    rank = first["rank"]
-    if first["explained"]:
-        return Failure(rank, f"rank {rank}: {first['message']}", states.get(rank, 1))
-    return Failure(rank, f"rank {rank} failed first:\n{first['traceback']}(its output: {_log(directory, rank)})", 1)
-
-
-def _death(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status} and without an explanation"
-    name = signal.Signals(-status).name
-    hint = " — often the system ran out of memory" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}"
-
-
-def _log(directory: Path, rank: int) -> Path:
-    return directory / f"rank-{rank}.log"

@@ -1,14 +1,20 @@
 """Which code a run was made with."""
 
+import json
 import subprocess
 from pathlib import Path
 
 from cait_dist import __version__
 
+CODE_FILE = "code.json"
+"""Lies beside the packages where they are a copy made for a job, which git knows nothing of."""
+
 
 def describe_code() -> dict[str, str]:
     """Version, and for a git checkout the commit; ``+changes`` marks files that differ from it."""
     root = Path(__file__).resolve().parents[2]
+    if (root / CODE_FILE).is_file():
+        return dict(json.loads((root / CODE_FILE).read_text()))
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return {"version": __version__}

@@ -55,6 +55,11 @@ def read_metrics(run: RunDirectory) -> list[Row]:
     return rows
 
 
+def attempt_metrics(attempt_dir: Path) -> list[Row]:
+    """The lines of one attempt alone, also those beyond the step that its successor went on from."""
+    return [row for row in _complete_lines(attempt_dir / "metrics.jsonl") if "step" in row]
+
+
 def series(rows: list[Row], key: str) -> list[tuple[int, float]]:
     """Steps and values of one metric."""
     return [(row["step"], float(row[key])) for row in rows if key in row]

@@ -76,8 +76,20 @@ class RunDirectory:
         """Add facts about the whole run to run.json."""
         write_json(self.record, self.read_record() | facts)
 
-    def lock(self) -> int:
+    def is_latest(self, number: int) -> bool:
+        """Whether no later attempt has begun.
+
+        A scheduler gives a job new nodes when it has lost sight of the old ones, where the attempt before may still be
+        at work: it must not write what the run goes on from.
+        """
+        return not self.attempt(number + 1).exists()
+
+    def lock(self, take_over: bool = False) -> int:
         """Claim the directory for this process and those that inherit the returned file descriptor.
+
+        Args:
+            take_over: claim it even if another process holds it: one that is known to be out of the game, such as the
+                rest of a job on a node that the scheduler has lost
 
         Raises:
             RunDirectoryError: when another live process holds it
@@ -87,6 +99,11 @@ class RunDirectory:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if take_over:
+                os.close(descriptor)
+                # The old file stays locked, under no name.
+                (self.path / ".lock").unlink(missing_ok=True)
+                return self.lock()
             holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise RunDirectoryError(

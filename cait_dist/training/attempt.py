@@ -7,6 +7,8 @@ same curve would be a silent change of the experiment, and is refused by name.
 
 import os
 import platform
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 from cait_dist.config import RunConfig, config_to_yaml, diff, load_config
 from cait_dist.tracking.code_version import describe_code
+from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
 from .checkpoint import Checkpoint, list_checkpoints, remove_unfinished
@@ -43,13 +46,17 @@ class Attempt:
         return self.run.attempt(self.number)
 
 
-def begin_attempt(config: RunConfig, plan: Plan, resume: str) -> Attempt | None:
+def begin_attempt(
+    config: RunConfig, plan: Plan, resume: str, where: Mapping[str, Any] | None = None, take_over: bool = False
+) -> Attempt | None:
     """Claim the run directory and write down what is about to happen.
 
     Args:
         config: resolved
         plan: from ``preflight``, which has checked that the configuration can be started
         resume: ``auto`` (newest checkpoint, if any), ``never``, or a step
+        where: facts for the attempt's entry: nodes, job
+        take_over: claim the directory from a process that is known to be out of the game
 
     Returns:
         the attempt, or None when the run is finished already
@@ -65,13 +72,41 @@ def begin_attempt(config: RunConfig, plan: Plan, resume: str) -> Attempt | None:
         _refuse_another_experiment(run, config, plan)
     if begin is not None and begin.step >= plan.calendar.total_steps:
         return None
-    lock = run.lock()
+    lock = run.lock(take_over)
+    _note_lost_attempt(run)
+    lost = _lost(run, begin)
     _set_later_ones_aside(checkpoints, begin)
     remove_unfinished(run.checkpoints)
     attempt = Attempt(run, len(run.attempts()) + 1, begin.step if begin else None, lock)
     attempt.directory.mkdir()
-    _write_down(attempt, config, plan)
+    _write_down(attempt, config, plan, {**(where or {}), **lost})
     return attempt
+
+
+def _note_lost_attempt(run: RunDirectory) -> None:
+    """Complete the entry of an attempt that had no chance to: its machine is gone."""
+    attempts = run.read_record()["attempts"]
+    if attempts and "outcome" not in attempts[-1]:
+        rows = attempt_metrics(run.attempt(attempts[-1]["number"]))
+        step = rows[-1]["step"] if rows else attempts[-1]["resumed_from"] or 0
+        run.update_attempt(attempts[-1]["number"], outcome="lost", step=step)
+
+
+def _lost(run: RunDirectory, begin: Checkpoint | None) -> dict[str, Any]:
+    """What the interruption before this attempt has cost, as far as the metrics tell.
+
+    ``redone_steps`` were done and are done again; ``waited_seconds`` passed since the last sign of life;
+    ``lost_seconds`` is both together: all the time since the step that this attempt goes on from.
+    """
+    rows, step, now = read_metrics(run), begin.step if begin else 0, time.time()
+    if not rows:
+        return {}
+    first = next((row for row in rows if row["step"] > step), None)
+    return {
+        "redone_steps": max(0, rows[-1]["step"] - step),
+        "waited_seconds": round(now - rows[-1]["time"], 1),
+        "lost_seconds": round(now - (first or rows[-1])["time"], 1),
+    }
 
 
 def _choose(checkpoints: list[Checkpoint], resume: str, run: RunDirectory) -> Checkpoint | None:
@@ -111,7 +146,7 @@ def _set_later_ones_aside(checkpoints: list[Checkpoint], begin: Checkpoint | Non
             checkpoint.path.rename(checkpoint.path.with_name(f"abandoned-{checkpoint.path.name}-{timestamp()}"))
 
 
-def _write_down(attempt: Attempt, config: RunConfig, plan: Plan) -> None:
+def _write_down(attempt: Attempt, config: RunConfig, plan: Plan, facts: Mapping[str, Any]) -> None:
     resolved = config_to_yaml(config)
     if not attempt.run.config.is_file():
         attempt.run.config.write_text(resolved)
@@ -123,8 +158,14 @@ def _write_down(attempt: Attempt, config: RunConfig, plan: Plan) -> None:
         processes=plan.batches.world_size,
         code=describe_code(),
         environment=_environment(),
+        **facts,
     )
-    attempt.run.update_record(name=config.name, data_digest=plan.data_digest)
+    attempt.run.update_record(
+        name=config.name,
+        data_digest=plan.data_digest,
+        total_steps=plan.calendar.total_steps,
+        global_batch=plan.batches.global_batch,
+    )
 
 
 def _environment() -> dict[str, Any]:

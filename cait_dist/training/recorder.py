@@ -59,6 +59,8 @@ class Recorder:
         """
         self._metrics.close()
         self._console.close()
+        if not self._run.is_latest(self._attempt):
+            return  # the record of the run and its mirror belong to the attempt that came after
         self._run.update_attempt(self._attempt, ended=timestamp(), outcome=outcome, step=step)
         write_report(self._run)
         if outcome == "finished":

@@ -39,6 +39,10 @@ class NonFiniteLossError(ValueError):
     """The loss became NaN or infinite; the message says what usually helps."""
 
 
+class SupersededError(ValueError):
+    """A later attempt at this run has begun, so this one must not write any more."""
+
+
 class Trainer:
     """One rank's part of an attempt.
 
@@ -61,6 +65,7 @@ class Trainer:
         stop: StopRequest,
     ) -> None:
         self._run, self._config, self._world, self._stop = run, config, world, stop
+        self._attempt = attempt
         self._plan = make_plan(config, world.size)
         self.step = 0
         self._evaluated_step, self._trained_seconds, self._best = 0, 0.0, dict[str, float]()
@@ -143,6 +148,8 @@ class Trainer:
             "world_size": self._world.size,
             "zero_stage": self._config.training.zero.stage,
         }
+        if not self._run.is_latest(self._attempt):
+            raise SupersededError(f"attempt {self._attempt + 1} at {self._run.path} has begun: this one ends")
         keep = self._config.training.checkpoint.keep
         save_checkpoint(self._run.checkpoints, self._world, self._partition, self._ema, progress, keep)
         if self._recorder is not None:

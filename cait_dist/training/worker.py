@@ -11,25 +11,32 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cait_dist.errors import is_for_user
 from cait_dist.tracking.run_directory import RunDirectory, write_json
 
 from .preempt import EXIT_SAVED, StopRequest
 
+if TYPE_CHECKING:
+    from .process_group import World
+
 EXIT_BAD_INPUT = 2
 
+BeforeTraining = Callable[["World", RunDirectory], None]
+"""Called on every rank once all have come; an error that it raises ends the attempt."""
 
-def main(run_dir: str, attempt: str) -> NoReturn:
+
+def main(run_dir: str, attempt: str, before_training: BeforeTraining | None = None) -> NoReturn:
     """Run one rank; never returns, because a broken process group can hang the interpreter's own shutdown."""
     run, number = RunDirectory(Path(run_dir)), int(attempt)
     stop = StopRequest().listen()
     _follow_parent()
     status = 1
     try:
-        status = _train(run, number, stop)
+        status = _train(run, number, stop, before_training)
     except BaseException as error:
         status = _report(run, number, error)
     finally:
@@ -38,7 +45,7 @@ def main(run_dir: str, attempt: str) -> NoReturn:
         os._exit(status)
 
 
-def _train(run: RunDirectory, number: int, stop: StopRequest) -> int:
+def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: BeforeTraining | None) -> int:
     from cait_dist.config import load_config  # noqa: PLC0415 - errors while importing are reported too
 
     from .process_group import join  # noqa: PLC0415
@@ -47,6 +54,8 @@ def _train(run: RunDirectory, number: int, stop: StopRequest) -> int:
     config = load_config(run.attempt(number) / "config.yaml").config
     entry = next(a for a in run.read_record()["attempts"] if a["number"] == number)
     world = join(config.training.collective_timeout)
+    if before_training is not None:
+        before_training(world, run)
     trainer = Trainer(run, number, config, world, entry["resumed_from"], stop)
     outcome = "failed"
     try:
@@ -77,4 +86,4 @@ def _follow_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2])

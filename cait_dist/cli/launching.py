@@ -1,0 +1,85 @@
+"""`cait launch` and its company: from one machine to a cluster."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .arguments import ConfigFile, Overrides
+
+Cluster = Annotated[str, typer.Option(metavar="PROFILE", help="name in slurm/profiles, a YAML file, or local")]
+Nodes = Annotated[int | None, typer.Option("--nodes", "--nnodes", min=1, help="machines")]
+GpusPerNode = Annotated[int | None, typer.Option("--gpus-per-node", "--gpus", "--ngpus", min=0, help="on each")]
+TasksPerNode = Annotated[int | None, typer.Option(min=1, help="processes on each; default: one per GPU")]
+CpusPerTask = Annotated[int | None, typer.Option(min=1, help="cores per process")]
+Memory = Annotated[float | None, typer.Option("--mem", min=0, metavar="GB", help="per node; 0: all of it")]
+Time = Annotated[str | None, typer.Option("--time", "--timeout", help="limit: minutes, H:MM:SS or D-HH:MM:SS")]
+Partition = Annotated[str | None, typer.Option(help="partition")]
+Account = Annotated[str | None, typer.Option(help="account to charge")]
+Qos = Annotated[str | None, typer.Option(help="quality of service")]
+Constraint = Annotated[str | None, typer.Option(help="features that nodes must have")]
+Exclude = Annotated[str | None, typer.Option(metavar="NODES", help="nodes to avoid")]
+Comment = Annotated[str | None, typer.Option(help="shown by squeue and sacct")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print plan and script, submit nothing")]
+
+
+def launch(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    cluster: Cluster = "local",
+    nodes: Nodes = None,
+    gpus_per_node: GpusPerNode = None,
+    tasks_per_node: TasksPerNode = None,
+    cpus_per_task: CpusPerTask = None,
+    mem: Memory = None,
+    time: Time = None,
+    partition: Partition = None,
+    account: Account = None,
+    qos: Qos = None,
+    constraint: Constraint = None,
+    exclude: Exclude = None,
+    comment: Comment = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Submit a training run to SLURM. Preempted, timed out or losing a node, it comes back and goes on.
+
+    The same command again goes on with a run whose job has ended. `--cluster local` trains here, in the foreground.
+    """
+    options = {
+        "nodes": nodes,
+        "gpus_per_node": gpus_per_node,
+        "tasks_per_node": tasks_per_node,
+        "cpus_per_task": cpus_per_task,
+        "memory_gb": mem,
+        "time": time,
+        "partition": partition,
+        "account": account,
+        "qos": qos,
+        "constraint": constraint,
+        "exclude": exclude,
+        "comment": comment,
+    }
+    if cluster == "local":
+        _launch_here(config, overrides or [], options)
+    from launch.submit import dry_run as describe  # noqa: PLC0415
+    from launch.submit import read_order, submit  # noqa: PLC0415
+
+    order = read_order(config, overrides or [], cluster, options)
+    if dry_run:
+        typer.echo(describe(order), nl=False)
+        return
+    record = submit(order)
+    run = order.config.run_dir
+    typer.echo(f"Submitted job {record.job_id}: {record.nodes} nodes × {record.tasks_per_node} tasks, {run}")
+    typer.echo(f"follow     cait logs {run} --follow")
+    typer.echo(f"look       cait status {run.parent}")
+    typer.echo(f"end        cait cancel {run}")
+
+
+def _launch_here(config: Path, overrides: list[str], options: dict[str, Any]) -> None:
+    from launch.profile import refuse_cluster_options  # noqa: PLC0415
+    from launch.train import train_locally  # noqa: PLC0415
+
+    refuse_cluster_options(options)
+    processes = options["tasks_per_node"] or options["gpus_per_node"]
+    raise typer.Exit(train_locally(config, overrides, processes, None, "auto"))

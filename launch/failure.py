@@ -1,0 +1,93 @@
+"""The failure that came first. Every rank that fails makes others fail; the user wants the cause.
+
+Ranks write ``rank-R.error.json`` when they can still report. Whoever started a rank knows its exit status also when it
+could not: `cait train` has the statuses itself, a SLURM task leaves ``rank-R.exit.json``.
+"""
+
+import json
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cait_dist.tracking.run_directory import write_json
+from cait_dist.training.preempt import EXIT_SAVED
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first failure of an attempt.
+
+    Attributes:
+        rank: that failed.
+        message: for the user.
+        status: to exit with.
+        signature: what two equal failures have in common.
+    """
+
+    rank: int
+    message: str
+    status: int
+    signature: str
+
+    @property
+    def explained(self) -> bool:
+        """Whether the user can mend it: trying again would end the same way."""
+        return self.status == 2
+
+
+def note_exit(directory: Path, rank: int, status: int, host: str) -> None:
+    """Write down how a rank ended, for those who cannot see its status."""
+    write_json(
+        directory / f"rank-{rank}.exit.json", {"rank": rank, "status": status, "host": host, "time": time.time()}
+    )
+
+
+def noted_exits(directory: Path) -> dict[int, int]:
+    """The statuses of failed ranks, in the order in which they ended."""
+    found = [json.loads(path.read_text()) for path in directory.glob("rank-*.exit.json")]
+    return {entry["rank"]: entry["status"] for entry in sorted(found, key=lambda entry: entry["time"])}
+
+
+def first_failure(states: dict[int, int], directory: Path) -> Failure:
+    """Tell the cause from its consequences.
+
+    A rank that a signal ended had no chance to report, and its peers report that they lost it. SIGABRT is the
+    exception: with it NCCL's watchdog ends ranks that wait for a failed peer.
+
+    Args:
+        states: exit statuses by rank, as `subprocess` gives them, the earliest first where that is known
+        directory: of the attempt
+    """
+    killed = [rank for rank, state in states.items() if state < 0 and state != -signal.SIGABRT]
+    reports = sorted((json.loads(p.read_text()) for p in directory.glob("rank-*.error.json")), key=lambda r: r["time"])
+    if killed or not reports:
+        rank = killed[0] if killed else next(rank for rank, state in states.items() if state != EXIT_SAVED)
+        death = _death(states[rank])
+        return Failure(rank, f"rank {rank} {death}; its output: {log_of(directory, rank)}", 1, f"rank {rank} {death}")
+    first = reports[0]
+    rank, signature = first["rank"], _signature(first)
+    if first["explained"]:
+        return Failure(rank, f"rank {rank}: {first['message']}", states.get(rank, 2), signature)
+    message = f"rank {rank} failed first:\n{first['traceback']}(its output: {log_of(directory, rank)})"
+    return Failure(rank, message, 1, signature)
+
+
+def log_of(directory: Path, rank: int) -> Path:
+    """Where a rank's output is."""
+    return directory / f"rank-{rank}.log"
+
+
+def _death(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status} and without an explanation"
+    name = signal.Signals(-status).name
+    hint = " — often the system ran out of memory" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
+
+
+def _signature(report: dict[str, str]) -> str:
+    """The last line of the traceback without numbers: addresses, ports and times differ, the error is the same."""
+    lines = [line for line in report["traceback"].strip().splitlines() if line and not line.startswith(" ")]
+    return re.sub(r"0x[0-9a-f]+|\d+", "#", lines[-1] if lines else report["message"])[:300]

@@ -1,0 +1,106 @@
+"""``python -m launch.job.end FOLDER STATUS``: the last thing a job does, on its first node, after `srun` has ended.
+
+All ranks are gone by now, so what happened can be told: which rank failed first and how, or that the run was saved.
+Then the job is put back into the queue, or it ends. Its exit status is the run's: 0 finished or cancelled, 2 the user
+can mend it, 1 otherwise. Where SLURM has taken the job back itself, there is nothing left to decide.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cait_dist.tracking.metrics import attempt_metrics
+from cait_dist.tracking.run_directory import RunDirectory, timestamp
+from launch.failure import Failure, first_failure, noted_exits
+from launch.job.allocation import Allocation
+from launch.job.verdict import Action, Ended, Verdict, decide
+from launch.job_record import CANCELLED, JobRecord, launch_dir
+from launch.slurm_commands import SlurmError, job_facts, requeue
+
+UNLIMITED = 1_000_000
+
+
+def main(step_status: int) -> int:
+    """Tell what happened, requeue or not; returns the job's exit status."""
+    allocation = Allocation.read()
+    run, number = RunDirectory(Path(os.environ["CAIT_RUN_DIR"])), int(os.environ["CAIT_ATTEMPT"])
+    if not run.is_latest(number):
+        return 0  # this job lost its nodes, and its successor is at work already
+    failure = _note_outcome(run, number, step_status)
+    verdict = _judge(run, allocation)
+    run.update_attempt(number, verdict=f"{verdict.action.value}: {verdict.reason}")
+    if failure is not None:
+        print(failure.message, flush=True)
+    print(f"job {allocation.job_id}, attempt {number}: {verdict.action.value} — {verdict.reason}", flush=True)
+    if verdict.action is Action.REQUEUE:
+        return _come_back(allocation)
+    if verdict.action is Action.DONE or failure is None:
+        return 0
+    return failure.status
+
+
+def _note_outcome(run: RunDirectory, number: int, step_status: int) -> Failure | None:
+    """Complete the attempt's entry with what rank 0 could not write, and return the first failure if there was one."""
+    entry = _entry(run, number)
+    if entry.get("outcome") in ("finished", "stopped"):
+        return None
+    directory = run.attempt(number)
+    failure = first_failure(noted_exits(directory) or {0: step_status}, directory)
+    rows = attempt_metrics(directory)
+    run.update_attempt(
+        number,
+        outcome="failed",
+        ended=entry.get("ended", timestamp()),
+        step=rows[-1]["step"] if rows else entry["resumed_from"] or 0,
+        failure={
+            "rank": failure.rank,
+            "message": failure.message,
+            "signature": failure.signature,
+            "explained": failure.explained,
+        },
+    )
+    return failure
+
+
+def _judge(run: RunDirectory, allocation: Allocation) -> Verdict:
+    run_dir, record = run.path, JobRecord.read(run.path)
+    return decide(
+        [_ended(entry) for entry in run.read_record()["attempts"]],
+        cancelled=(launch_dir(run_dir) / CANCELLED).exists(),
+        restarts=allocation.restarts,
+        max_restarts=record.max_restarts if record else UNLIMITED,
+    )
+
+
+def _ended(entry: dict[str, Any]) -> Ended:
+    began, failure = entry.get("resumed_from") or 0, entry.get("failure") or {}
+    return Ended(
+        outcome=entry.get("outcome", "lost"),
+        began=began,
+        step=entry.get("step", began),
+        signature=failure.get("signature"),
+        explained=failure.get("explained", False),
+    )
+
+
+def _entry(run: RunDirectory, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = next(a for a in run.read_record()["attempts"] if a["number"] == number)
+    return found
+
+
+def _come_back(allocation: Allocation) -> int:
+    state = job_facts(allocation.raw_id).get("JobState", "RUNNING")
+    if state != "RUNNING":
+        print(f"job {allocation.job_id} is {state}: SLURM decides what becomes of it", flush=True)
+        return 0
+    try:
+        requeue(allocation.raw_id)
+    except SlurmError as error:
+        print(f"the job cannot be requeued ({error}): call the same `cait launch` again to go on", flush=True)
+        return 75
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,36 @@
+"""Starting the process of one rank, on whichever machine this is."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from .failure import log_of
+
+
+def start_rank(
+    program: str,
+    attempt_dir: Path,
+    rank: int,
+    environment: Mapping[str, str],
+    stack: ExitStack,
+    pass_fds: Sequence[int] = (),
+) -> "subprocess.Popen[bytes]":
+    """Start ``python -m PROGRAM RUN_DIR ATTEMPT`` as a rank of an attempt.
+
+    Rank 0 keeps this process's standard output; everything else goes to ``rank-R.log``, appended, closed by ``stack``.
+    """
+    log = stack.enter_context(log_of(attempt_dir, rank).open("ab"))
+    number = attempt_dir.name.removeprefix("attempt-")
+    return subprocess.Popen(
+        [sys.executable, "-m", program, str(attempt_dir.parent), number],
+        env={**os.environ, **environment, "RANK": str(rank), "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=None if rank == 0 else log,
+        stderr=log,
+        pass_fds=tuple(pass_fds),
+        # A group of its own: Ctrl-C reaches the process that watches, which passes it on in an orderly way.
+        start_new_session=True,
+    )
