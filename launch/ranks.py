@@ -1,11 +1,14 @@
 """Starting the process of one rank, on whichever machine this is."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from cait_dist.training.preempt import STOP_SIGNALS
 
 from .failure import log_of
 
@@ -24,13 +27,27 @@ def start_rank(
     """
     log = stack.enter_context(log_of(attempt_dir, rank).open("ab"))
     number = attempt_dir.name.removeprefix("attempt-")
-    return subprocess.Popen(
-        [sys.executable, "-m", program, str(attempt_dir.parent), number],
-        env={**os.environ, **environment, "RANK": str(rank), "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=None if rank == 0 else log,
-        stderr=log,
-        pass_fds=tuple(pass_fds),
-        # A group of its own: Ctrl-C reaches the process that watches, which passes it on in an orderly way.
-        start_new_session=True,
-    )
+    with _stop_signals_wait():
+        return subprocess.Popen(
+            [sys.executable, "-m", program, str(attempt_dir.parent), number],
+            env={**os.environ, **environment, "RANK": str(rank), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=None if rank == 0 else log,
+            stderr=log,
+            pass_fds=tuple(pass_fds),
+            # A group of its own: Ctrl-C reaches the process that watches, which passes it on in an orderly way.
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def _stop_signals_wait() -> Iterator[None]:
+    """Have a process that starts here hold stop signals back until it can understand them (``StopRequest.listen``).
+
+    SLURM sends its warning to every process of a step, also to one that is still loading and would die of it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

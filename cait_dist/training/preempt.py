@@ -23,6 +23,8 @@ class StopRequest:
         """Install the handlers; only the main thread may."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
+        # Whoever started this process may have had signals wait until now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
