@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .arguments import ConfigFile, Overrides
+from .arguments import ConfigFile, Overrides, RunDir
 
 Cluster = Annotated[str, typer.Option(metavar="PROFILE", help="name in slurm/profiles, a YAML file, or local")]
 Nodes = Annotated[int | None, typer.Option("--nodes", "--nnodes", min=1, help="machines")]
@@ -74,6 +74,50 @@ def launch(
     typer.echo(f"follow     cait logs {run} --follow")
     typer.echo(f"look       cait status {run.parent}")
     typer.echo(f"end        cait cancel {run}")
+
+
+def status(
+    place: Annotated[Path, typer.Argument(help="run directory, or a folder of runs")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Show runs: state, step, speed, remaining time, checkpoint, restarts, and what they wait for or died of.
+
+    Runs whose job is gone without a word are marked in MLflow, which would show them as running for ever.
+    """
+    from launch.status import mark_lost, statuses  # noqa: PLC0415
+    from launch.status_table import as_lines, print_statuses  # noqa: PLC0415
+
+    found = statuses(place)
+    if as_json:
+        typer.echo(as_lines(found))
+    else:
+        print_statuses(found)
+    for line in mark_lost(place):
+        typer.echo(line, err=True)
+
+
+def logs(
+    run_dir: RunDir,
+    rank: Annotated[int | None, typer.Option(min=0, help="of this rank; default: the job, which rank 0 shares")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="of the rank's log; default: the newest")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the job has ended")] = False,
+) -> None:
+    """Print the log of a run's job: every start, the training lines of rank 0, every end and why."""
+    from launch.logs import read_logs  # noqa: PLC0415
+
+    for piece in read_logs(run_dir, rank, attempt, follow):
+        typer.echo(piece, nl=False)
+
+
+def cancel(
+    place: Annotated[Path, typer.Argument(help="run directory, or a folder of runs", show_default=False)],
+    now: Annotated[bool, typer.Option("--now", help="do not wait for the checkpoint")] = False,
+) -> None:
+    """End the job of a run, or of all runs in a folder. A running job saves first; `cait launch` goes on with it."""
+    from launch.cancel import cancel_runs  # noqa: PLC0415
+
+    for line in cancel_runs(place, now):
+        typer.echo(line)
 
 
 def _launch_here(config: Path, overrides: list[str], options: dict[str, Any]) -> None:
