@@ -21,8 +21,15 @@ def train_locally(
     Raises:
         ValueError: of the project's own kinds, before anything is written or started
     """
-    config = _place(load_config(config_path, overrides).config, run_dir)
+    return train_config(_place(load_config(config_path, overrides).config, run_dir), processes, resume)
 
+
+def train_config(config: RunConfig, processes: int | None, resume: str) -> int:
+    """The same for a configuration that is resolved already.
+
+    Raises:
+        ValueError: of the project's own kinds, before anything is written or started
+    """
     from cait_dist.training.attempt import begin_attempt  # noqa: PLC0415 - loads torch; a wrong file is told before
     from cait_dist.training.preflight import preflight  # noqa: PLC0415
 

@@ -31,7 +31,7 @@ def launch(
     gpus_per_node: GpusPerNode = None,
     tasks_per_node: TasksPerNode = None,
     cpus_per_task: CpusPerTask = None,
-    mem: Memory = None,
+    memory_gb: Memory = None,
     time: Time = None,
     partition: Partition = None,
     account: Account = None,
@@ -45,22 +45,9 @@ def launch(
 
     The same command again goes on with a run whose job has ended. `--cluster local` trains here, in the foreground.
     """
-    options = {
-        "nodes": nodes,
-        "gpus_per_node": gpus_per_node,
-        "tasks_per_node": tasks_per_node,
-        "cpus_per_task": cpus_per_task,
-        "memory_gb": mem,
-        "time": time,
-        "partition": partition,
-        "account": account,
-        "qos": qos,
-        "constraint": constraint,
-        "exclude": exclude,
-        "comment": comment,
-    }
+    options = _profile_options(locals())
     if cluster == "local":
-        _launch_here(config, overrides or [], options)
+        raise typer.Exit(_train_here(config, overrides or [], options))
     from launch.submit import dry_run as describe  # noqa: PLC0415
     from launch.submit import read_order, submit  # noqa: PLC0415
 
@@ -71,9 +58,48 @@ def launch(
     record = submit(order)
     run = order.config.run_dir
     typer.echo(f"Submitted job {record.job_id}: {record.nodes} nodes × {record.tasks_per_node} tasks, {run}")
-    typer.echo(f"follow     cait logs {run} --follow")
-    typer.echo(f"look       cait status {run.parent}")
-    typer.echo(f"end        cait cancel {run}")
+    _say_how_to_go_on(f"cait logs {run} --follow", run)
+
+
+def sweep(
+    config: ConfigFile,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="settings; several values make an axis: seed=0..2 optimizer.lr=1e-3,5e-4")
+    ] = None,
+    cluster: Cluster = "local",
+    parallel: Annotated[int | None, typer.Option(min=1, help="most members at a time; default: all")] = None,
+    only: Annotated[str | None, typer.Option(metavar="PATTERN", help="members by name, e.g. 'lr_1e-3-*'")] = None,
+    nodes: Nodes = None,
+    gpus_per_node: GpusPerNode = None,
+    tasks_per_node: TasksPerNode = None,
+    cpus_per_task: CpusPerTask = None,
+    memory_gb: Memory = None,
+    time: Time = None,
+    partition: Partition = None,
+    account: Account = None,
+    qos: Qos = None,
+    constraint: Constraint = None,
+    exclude: Exclude = None,
+    comment: Comment = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train every combination of several values: one job array, one parent run in MLflow, a run for each member.
+
+    The same command again goes on with the members that are neither finished nor in the queue.
+    """
+    options = _profile_options(locals())
+    from launch.sweep import describe, read_sweep, run_here, submit_sweep  # noqa: PLC0415
+
+    asked = read_sweep(config, overrides or [])
+    if dry_run:
+        typer.echo(describe(asked, cluster, options, parallel, only))
+    elif cluster == "local":
+        raise typer.Exit(run_here(asked, _processes(options), only))
+    elif records := submit_sweep(asked, cluster, options, parallel, only):
+        typer.echo(f"Submitted array {records[0].array_id}: {len(records)} members, {asked.folder}")
+        _say_how_to_go_on(f"cait logs {asked.folder}/MEMBER --follow", asked.folder)
+    else:
+        typer.echo(f"every member of {asked.folder} is finished or in the queue: nothing to do")
 
 
 def status(
@@ -120,10 +146,26 @@ def cancel(
         typer.echo(line)
 
 
-def _launch_here(config: Path, overrides: list[str], options: dict[str, Any]) -> None:
+def _profile_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a command that a cluster profile has too."""
+    ours = ("config", "overrides", "cluster", "dry_run", "parallel", "only")
+    return {key: value for key, value in given.items() if key not in ours}
+
+
+def _say_how_to_go_on(logs: str, place: Path) -> None:
+    typer.echo(f"follow     {logs}")
+    typer.echo(f"look       cait status {place}")
+    typer.echo(f"end        cait cancel {place}")
+
+
+def _processes(options: dict[str, Any]) -> int | None:
     from launch.profile import refuse_cluster_options  # noqa: PLC0415
-    from launch.train import train_locally  # noqa: PLC0415
 
     refuse_cluster_options(options)
-    processes = options["tasks_per_node"] or options["gpus_per_node"]
-    raise typer.Exit(train_locally(config, overrides, processes, None, "auto"))
+    return options["tasks_per_node"] or options["gpus_per_node"]
+
+
+def _train_here(config: Path, overrides: list[str], options: dict[str, Any]) -> int:
+    from launch.train import train_locally  # noqa: PLC0415
+
+    return train_locally(config, overrides, _processes(options), None, "auto")

@@ -10,6 +10,7 @@ class TrackingConfig(Section):
 
     mlflow: bool = Field(True, description="mirror metrics to MLflow")
     uri: str | None = Field(None, description="http(s)://… or sqlite:///…; null: sqlite beside the runs")
+    parent_run_id: str | None = Field(None, description="MLflow run that this one is shown under; set by `cait sweep`")
     experiment: str = Field("cait", min_length=1, description="MLflow experiment")
 
     @field_validator("uri")

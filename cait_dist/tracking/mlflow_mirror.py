@@ -6,23 +6,18 @@ holds them, because MLflow keeps every value it ever got: after a crash the step
 and would show twice.
 """
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .metrics import read_metrics
+from .mlflow_client import bound_client, experiment_id, one_writer
 from .run_directory import RunDirectory, read_json, write_json
 
 BATCH = 500
 MAX_PARAM_LENGTH = 6000
 RETRY_SECONDS = 30.0
-_BOUNDED = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 def default_uri(runs_dir: Path) -> str:
@@ -45,19 +40,13 @@ class MlflowRun:
 
     def open(self, params: dict[str, Any], tags: dict[str, str]) -> None:
         """Connect, create the experiment and the run where they do not exist, and log what is known at the start."""
-        for name, value in _BOUNDED.items():
-            os.environ.setdefault(name, value)
-        # Set by a user for another program, it would make every process of this job write into one foreign run.
-        os.environ.pop("MLFLOW_RUN_ID", None)
-        from mlflow import MlflowClient  # noqa: PLC0415
-
-        with _one_at_a_time(self._run.path.parent):
-            self._client = MlflowClient(self._uri)
+        with one_writer(self._uri):
+            self._client = bound_client(self._uri)
             self._identity = self._find_or_create(tags)
-        self._client.update_run(self.run_id, status="RUNNING")
-        self._log_params(params)
-        for name, value in tags.items():
-            self._client.set_tag(self.run_id, name, value)
+            self._client.update_run(self.run_id, status="RUNNING")
+            self._log_params(params)
+            for name, value in tags.items():
+                self._client.set_tag(self.run_id, name, value)
 
     @property
     def run_id(self) -> str:
@@ -76,7 +65,8 @@ class MlflowRun:
             if key not in ("step", "time")
         ]
         for start in range(0, len(metrics), BATCH):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+            with one_writer(self._uri):
+                self._client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
         self._remember(sent_step=max(step, self._identity["sent_step"]))
         return len(metrics)
 
@@ -90,21 +80,17 @@ class MlflowRun:
 
     def end(self, status: str, artifacts: list[Path]) -> None:
         """Log the files and set the final status: FINISHED, FAILED or KILLED."""
-        for artifact in artifacts:
-            if artifact.is_file():
-                self._client.log_artifact(self.run_id, str(artifact))
-        self._client.set_terminated(self.run_id, status)
+        with one_writer(self._uri):
+            for artifact in artifacts:
+                if artifact.is_file():
+                    self._client.log_artifact(self.run_id, str(artifact))
+            self._client.set_terminated(self.run_id, status)
 
     def _find_or_create(self, tags: dict[str, str]) -> dict[str, Any]:
         known = read_json(self._run.mirror)
         if known and known["uri"] == self._uri:
             return dict(known)
-        found = self._client.get_experiment_by_name(self._experiment)
-        if found is None:
-            location = f"{self._run.path.parent.resolve()}/mlflow-artifacts" if self._uri.startswith("sqlite") else None
-            experiment = self._client.create_experiment(self._experiment, artifact_location=location)
-        else:
-            experiment = found.experiment_id
+        experiment = experiment_id(self._client, self._experiment, self._uri)
         created = self._client.create_run(experiment, run_name=self._run.path.name, tags=tags)
         self._identity = {
             "uri": self._uri,
@@ -183,22 +169,6 @@ class MlflowMirror:
 
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "lost": "KILLED"}
 """Our outcomes in MLflow's words; an attempt without an outcome lost its process."""
-
-
-class _one_at_a_time:  # noqa: N801 - reads as a verb where it is used
-    """Serialises the creation of a fresh database, which several processes at once leave broken."""
-
-    def __init__(self, runs_dir: Path) -> None:
-        self._path = runs_dir / ".mlflow.lock"
-
-    def __enter__(self) -> None:
-        import fcntl  # noqa: PLC0415
-
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *reason: object) -> None:
-        self._file.close()
 
 
 def _first_line(error: Exception) -> str:

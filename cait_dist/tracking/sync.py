@@ -38,11 +38,22 @@ def sync_to_mlflow(run_dir: Path, uri: str | None = None) -> str:
 
 def mlflow_tags(run: RunDirectory, config: RunConfig) -> dict[str, str]:
     """What a run is found by in MLflow."""
-    latest: dict[str, Any] = run.read_record()["attempts"][-1]
-    return {
+    attempts = run.read_record()["attempts"]
+    latest: dict[str, Any] = attempts[-1]
+    tags = {
         "variant": config.model.name,
         "world_size": str(latest["processes"]),
         "attempts": str(latest["number"]),
         "commit": latest["code"].get("commit", "unknown"),
         "run_dir": str(run.path.resolve()),
     }
+    if config.tracking.parent_run_id is not None:
+        tags["mlflow.parentRunId"] = config.tracking.parent_run_id
+    if "job" in latest:
+        tags |= {
+            "slurm_job": latest["job"],
+            "nodes": " ".join(latest["nodes"]),
+            "lost_seconds": f"{sum(a.get('lost_seconds', 0) for a in attempts):.0f}",
+            "redone_steps": str(sum(a.get("redone_steps", 0) for a in attempts)),
+        }
+    return tags

@@ -17,6 +17,7 @@ from launch.job.allocation import Allocation
 from launch.job.verdict import Action, Ended, Verdict, decide
 from launch.job_record import CANCELLED, JobRecord, launch_dir
 from launch.slurm_commands import SlurmError, job_facts, requeue
+from launch.sweep import close_parent_if_done
 
 UNLIMITED = 1_000_000
 
@@ -35,6 +36,7 @@ def main(step_status: int) -> int:
     print(f"job {allocation.job_id}, attempt {number}: {verdict.action.value} — {verdict.reason}", flush=True)
     if verdict.action is Action.REQUEUE:
         return _come_back(allocation)
+    close_parent_if_done(run.path)
     if verdict.action is Action.DONE or failure is None:
         return 0
     return failure.status
