@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class JobRecord:
         max_restarts: requeues after which the job is given up.
         submitted: UTC.
         code: version, commit and digest of the snapshot.
+        checks: limits that nodes must keep, where the profile names any.
     """
 
     job_id: str
@@ -55,6 +56,7 @@ class JobRecord:
     max_restarts: int
     submitted: str
     code: dict[str, str]
+    checks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:

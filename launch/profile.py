@@ -17,6 +17,7 @@ from cait_dist.config.errors import ConfigError, Place, Problem, key_text, value
 from cait_dist.config.section import Section, UserPath
 from cait_dist.config.yaml_places import Layer, parse_file
 
+from .check import Limits as NodeLimits
 from .wall_time import minutes_of, seconds_of
 
 PROFILES = Path(__file__).resolve().parents[1] / "slurm" / "profiles"
@@ -67,6 +68,7 @@ class ClusterProfile(Section):
     sbatch: dict[str, str | int | bool] = Field(default={}, description="further sbatch options")
     srun: tuple[str, ...] = Field((), description="further srun options")
     limits: Limits = Limits()
+    checks: NodeLimits = Field(default=NodeLimits(), description="from where on a node is refused when the job starts")
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClusterProfile:
@@ -171,8 +173,9 @@ def _explain(error: ValidationError, layer: Layer, path: Path, given: dict[str, 
 
 def _what(found: Any, keys: tuple[str | int, ...]) -> str:
     if found["type"] == "extra_forbidden":
-        known = Limits.model_fields if keys[0] == "limits" else ClusterProfile.model_fields
+        inner: dict[str, type[Section]] = {"limits": Limits, "checks": NodeLimits}
+        known = inner.get(str(keys[0]), ClusterProfile).model_fields
         near = get_close_matches(str(keys[-1]), list(known), 1)
         return "is no setting of a cluster profile" + (f"; did you mean '{near[0]}'?" if near else "")
     message = str(found["msg"]).removeprefix("Value error, ")
-    return message if not keys else f"{message} (got {value_text(found['input'])})"
+    return message if not keys or ", got " in message else f"{message} (got {value_text(found['input'])})"
