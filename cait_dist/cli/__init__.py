@@ -12,6 +12,7 @@ import typer
 from .bench import bench_app
 from .config import config_app
 from .data import prep, verify
+from .doctor import doctor
 from .launching import cancel, launch, logs, status, sweep
 from .track import track_app
 from .training import export, train
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (prep, verify, train, launch, sweep, status, logs, cancel, export):
+for command in (prep, verify, train, launch, sweep, status, logs, cancel, export, doctor):
     app.command()(command)
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")

@@ -7,12 +7,12 @@ nor where to look; and ranks that disagree about the device would afterwards wai
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 
 import torch.distributed as dist
 
-from .host import host_name
+from .naming import host_name, in_ranges
 
 LISTENING_SOCKET = "CAIT_STORE_FD"
 """Names the inherited socket on which rank 0 serves the rendezvous, so that nobody can take its port in between."""
@@ -138,14 +138,3 @@ def _key(rank: int) -> str:
 
 def _ranks(ranks: list[int]) -> str:
     return f"rank{'s' * (len(ranks) > 1)} {in_ranges(ranks)}"
-
-
-def in_ranges(numbers: Iterable[int]) -> str:
-    """[0, 1, 2, 5] as "0-2, 5"."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)

@@ -30,7 +30,14 @@ MAY_IMPORT = {
         "cait_dist.config",
         "cait_dist.errors",
     },
-    "launch": {"cait_dist.training", "cait_dist.tracking", "cait_dist.config", "data_prep", "cait_dist.evaluation"},
+    "launch": {
+        "cait_dist.training",
+        "cait_dist.tracking",
+        "cait_dist.config",
+        "data_prep",
+        "cait_dist.evaluation",
+        "cait_dist.errors",
+    },
 }
 """Room by room, what it may know of; the command line alone may know everything."""
 

@@ -9,7 +9,8 @@ import pytest
 import torch.distributed as dist
 
 from cait_dist.errors import is_for_user
-from cait_dist.training.rendezvous import LISTENING_SOCKET, RendezvousError, in_ranges, meet
+from cait_dist.training.naming import in_ranges
+from cait_dist.training.rendezvous import LISTENING_SOCKET, RendezvousError, meet
 
 SECONDS = 1.5
 
