@@ -24,6 +24,9 @@ from cait_dist.tracking.run_directory import read_json, write_json
 
 MEMBERS, RECORD, CANCELLED, REFUSED = "members.json", "job.json", "cancelled", "refused.txt"
 
+SIGNAL_SECONDS = 120
+"""Warning before the time limit where nothing else is said."""
+
 
 def launch_dir(run_dir: Path) -> Path:
     """Where a run keeps what concerns its job."""
@@ -44,6 +47,7 @@ class JobRecord:
         max_restarts: requeues after which the job is given up.
         submitted: UTC.
         code: version, commit and digest of the snapshot.
+        signal_seconds: before the time limit, when the ranks save.
         checks: limits that nodes must keep, where the profile names any.
     """
 
@@ -56,6 +60,7 @@ class JobRecord:
     max_restarts: int
     submitted: str
     code: dict[str, str]
+    signal_seconds: int = SIGNAL_SECONDS
     checks: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -18,6 +18,7 @@ from cait_dist.config.section import Section, UserPath
 from cait_dist.config.yaml_places import Layer, parse_file
 
 from .check import Limits as NodeLimits
+from .job_record import SIGNAL_SECONDS
 from .wall_time import minutes_of, seconds_of
 
 PROFILES = Path(__file__).resolve().parents[1] / "slurm" / "profiles"
@@ -59,7 +60,7 @@ class ClusterProfile(Section):
     time: WallTime = Field(
         "1-00:00:00", description="time limit; the job is requeued and goes on until the run is done"
     )
-    signal_seconds: int = Field(120, ge=1, description="warning before the time limit: time to save")
+    signal_seconds: int = Field(SIGNAL_SECONDS, ge=1, description="warning before the time limit: time to save")
     requeue: bool = Field(True, description="go on after the time limit, a preemption or a lost node")
     max_restarts: int = Field(100, ge=0, description="requeues after which a job is given up")
     python: str | None = Field(None, description="command that starts Python on a node; null: this Python")

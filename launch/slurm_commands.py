@@ -72,10 +72,15 @@ def queue() -> dict[str, QueuedJob]:
 def job_facts(job_id: str) -> dict[str, str]:
     """What SLURM still knows about a job, also for some minutes after its end; empty when it knows nothing."""
     try:
-        line = call("scontrol", "--oneliner", "show", "job", job_id).splitlines()
+        return parse_facts(call("scontrol", "--oneliner", "show", "job", job_id))
     except SlurmError:
         return {}
-    return dict(re.findall(r"(\w+)=(\S*)", line[0])) if line else {}
+
+
+def parse_facts(text: str) -> dict[str, str]:
+    """The ``key=value`` words of the first line that `scontrol -o show job` prints."""
+    lines = text.splitlines()
+    return dict(re.findall(r"(\w+)=(\S*)", lines[0])) if lines else {}
 
 
 def hostnames(node_list: str) -> list[str]:

@@ -189,6 +189,7 @@ def record_of(order: Order, job_id: str, folder: Path, code: dict[str, str]) -> 
         max_restarts=profile.max_restarts,
         submitted=timestamp(),
         code=code,
+        signal_seconds=profile.signal_seconds,
         checks=profile.checks.model_dump(exclude_unset=True),
     )
 

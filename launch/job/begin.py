@@ -12,14 +12,15 @@ import os
 import shlex
 import socket
 import sys
+import time
 from pathlib import Path
 
 from cait_dist.config import RunConfig, load_config
 from cait_dist.errors import is_for_user
 from cait_dist.tracking.run_directory import RunDirectory
 from launch.job.allocation import Allocation
-from launch.job_record import CANCELLED, REFUSED, launch_dir, member_of
-from launch.slurm_commands import hostnames, queue
+from launch.job_record import CANCELLED, REFUSED, SIGNAL_SECONDS, JobRecord, launch_dir, member_of
+from launch.slurm_commands import hostnames, job_facts, queue
 
 FIRST_PORT, PORTS = 20000, 10000
 """Below the range that Linux gives to outgoing connections (32768–60999)."""
@@ -56,12 +57,14 @@ def begin(run_dir: Path, allocation: Allocation) -> list[str]:
         _say(f"{run_dir} is finished: nothing to do")
         return ["exit 0"]
     hosts = hostnames(allocation.node_list)
+    deadline = stop_time(job_facts(allocation.raw_id), JobRecord.read(run_dir))
     _say(f"job {allocation.job_id}, restart {allocation.restarts}, on {' '.join(hosts)}: attempt {number} at {run_dir}")
     variables = {
         "CAIT_RUN_DIR": str(run_dir),
         "CAIT_ATTEMPT": str(number),
         "MASTER_ADDR": hosts[0],
         "MASTER_PORT": str(free_port(int(allocation.raw_id) * 7 + allocation.restarts)),
+        **({} if deadline is None else {"CAIT_STOP_AT": f"{deadline:.0f}"}),
     }
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
@@ -88,6 +91,22 @@ def _owner_is_gone(run_dir: Path, allocation: Allocation) -> bool:
     attempts = RunDirectory(run_dir).read_record()["attempts"]
     job = attempts[-1].get("job") if attempts else None
     return job is not None and (job == allocation.job_id or job not in queue())
+
+
+def stop_time(facts: dict[str, str], record: JobRecord | None) -> float | None:
+    """When the ranks have to stop so that they can save before the job's time limit; None if it has none.
+
+    SLURM's own warning reaches the steps that run at that moment, and comes up to a minute early: to a short job it
+    can come before its step exists, and is lost. So the tasks look at the clock too.
+
+    Returns:
+        seconds since the epoch
+    """
+    try:
+        end = time.mktime(time.strptime(facts.get("EndTime", ""), "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None  # "Unknown"
+    return end - (record.signal_seconds if record else SIGNAL_SECONDS)
 
 
 def free_port(number: int) -> int:

@@ -92,8 +92,10 @@ def _entry(run: RunDirectory, number: int) -> dict[str, Any]:
 
 
 def _come_back(allocation: Allocation) -> int:
-    state = job_facts(allocation.raw_id).get("JobState", "RUNNING")
-    if state != "RUNNING":
+    facts = job_facts(allocation.raw_id)
+    state = facts.get("JobState", "RUNNING")
+    # Past its time limit a job would not come back by itself; after a lost node or `scontrol requeue` it does.
+    if state != "RUNNING" and facts.get("Reason") != "TimeLimit":
         print(f"job {allocation.job_id} is {state}: SLURM decides what becomes of it", flush=True)
         return 0
     try:

@@ -85,7 +85,11 @@ def _passing_on_signals(rank: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _wait(rank: subprocess.Popen[bytes]) -> int:
     # In slices: a signal may land on one of numpy's threads, and Python runs its handler only when this one wakes.
+    stop_at = float(os.environ.get("CAIT_STOP_AT", "inf"))
     while (status := rank.poll()) is None:
+        if time.time() > stop_at:
+            stop_at = float("inf")
+            rank.send_signal(signal.SIGTERM)
         time.sleep(POLL_SECONDS)
     return status
 
