@@ -1,6 +1,6 @@
 """Which errors are told to the user in a line, and which are faults of the program and keep their traceback."""
 
-OUR_PACKAGES = ("cait_dist", "data_prep", "launch")
+OUR_PACKAGES = ("cait_dist", "data_prep", "launch", "slurm")
 
 
 def is_for_user(error: BaseException) -> bool:

@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "cait_dist.evaluation",
         "cait_dist.errors",
     },
+    "slurm": set(),
 }
 """Room by room, what it may know of; the command line alone may know everything."""
 
@@ -59,7 +60,7 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = [*package[: len(package) - node.level + 1]] if node.level else []
             found.add(".".join([*base, *([node.module] if node.module else [])]))
-    ours = {name for name in found if name.split(".")[0] in ("cait_dist", "data_prep", "launch")}
+    ours = {name for name in found if name.split(".")[0] in ("cait_dist", "data_prep", "launch", "slurm")}
     return {room_of(name) for name in ours if name != "cait_dist"}
 
 

@@ -1,0 +1,1 @@
+"""What belongs to SLURM itself and not to training: profiles of clusters, and a small real cluster on one machine."""
