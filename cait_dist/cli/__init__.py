@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .bench import bench_app
+from .cluster import cluster_app
 from .config import config_app
 from .data import prep, verify
 from .doctor import doctor
@@ -29,6 +30,7 @@ for command in (prep, verify, train, launch, sweep, status, logs, cancel, export
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")
 app.add_typer(bench_app, name="bench")
+app.add_typer(cluster_app, name="cluster")
 
 
 @app.callback(invoke_without_command=True)

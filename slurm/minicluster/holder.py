@@ -17,7 +17,7 @@ from pathlib import Path
 from .accounting import add_accounts, start_database
 from .conf_files import CONTROLLER_PORT, DATABASE_PORT, DBD_PORT, FAKE_GPU, MUNGE_SOCKET
 from .errors import MiniClusterError
-from .node import BRIDGE, make_node, start_slurmd, wait_for
+from .node import BRIDGE, launch_slurmd, make_node, wait_for
 from .programs import daemon_environment, start_daemon
 from .settings import HEAD, HEAD_ADDRESS, INSIDE, READY, SLURM_FOLDER, STAY, Settings
 
@@ -79,7 +79,7 @@ def _start_daemons(settings: Settings) -> None:
     slurmctld = start_daemon("slurmctld", settings.as_user(["slurmctld", "-D"]))
     _wait_for_port(HEAD_ADDRESS, CONTROLLER_PORT, "slurmctld", slurmctld)
     for node in settings.node_names:
-        start_slurmd(settings, node)
+        launch_slurmd(settings, node)
 
 
 def _munged() -> list[str]:

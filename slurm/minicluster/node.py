@@ -58,11 +58,16 @@ def _connect(node: str, process: Process) -> None:
 
 
 def start_slurmd(settings: Settings, node: str) -> None:
-    """Start a node's slurmd, which knows from the host name which node it is."""
+    """Start the slurmd of a node that has none, and wait until it runs."""
     process = _running(node)
     if _slurmd_runs(process, node):
         raise MiniClusterError(f"the slurmd of {node} runs already")
-    start_daemon(f"node.{node}", entering(process.pid, settings.as_user(["slurmd", "-D"])))
+    wait_for(lambda: _slurmd_runs(process, node), f"the slurmd of {node}", launch_slurmd(settings, node))
+
+
+def launch_slurmd(settings: Settings, node: str) -> subprocess.Popen[bytes]:
+    """Start a node's slurmd, which knows from the host name which node it is."""
+    return start_daemon(f"node.{node}", entering(_running(node).pid, settings.as_user(["slurmd", "-D"])))
 
 
 def kill_node(settings: Settings, node: str) -> None:
