@@ -8,6 +8,7 @@ nor where to look; and ranks that disagree about the device would afterwards wai
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -16,7 +17,7 @@ from .naming import host_name, in_ranges
 
 LISTENING_SOCKET = "CAIT_STORE_FD"
 """Names the inherited socket on which rank 0 serves the rendezvous, so that nobody can take its port in between."""
-COMPLETE = "complete"
+OUTCOME, COMPLETE = "cait/outcome", "complete"
 GRACE = timedelta(seconds=10)
 """Longer than the main rank waits, its own ranks wait for what it has to say."""
 
@@ -33,7 +34,7 @@ def meet(environment: Mapping[str, str], rank: int, size: int, device_type: str,
     """
     store = _open_store(environment, rank, size, timeout)
     store.set(_key(rank), json.dumps([host_name(environment), device_type]))
-    outcome = _wait_for_all(store, size, timeout) if rank == 0 else _hear_outcome(store, environment, timeout)
+    outcome = _wait_for_all(store, size, timeout) if rank == 0 else _hear_outcome(store, rank, environment, timeout)
     if outcome != COMPLETE:
         raise RendezvousError(outcome)
     return store
@@ -59,22 +60,32 @@ def _open_store(environment: Mapping[str, str], rank: int, size: int, timeout: t
 
 def _wait_for_all(store: dist.Store, size: int, timeout: timedelta) -> str:
     keys = [_key(rank) for rank in range(size)]
+    missing: list[int] = []
     try:
         store.wait(keys, timeout)
     except dist.DistError:
-        outcome = _name_the_missing(
-            [rank for rank in range(size) if not store.check([keys[rank]])], store, size, timeout
-        )
-    else:
-        outcome = _compare_devices({rank: json.loads(store.get(keys[rank])) for rank in range(size)})
-    store.set("cait/outcome", outcome)
+        missing = [rank for rank in range(size) if not store.check([keys[rank]])]
+    here = {rank: json.loads(store.get(keys[rank])) for rank in range(size) if rank not in missing}
+    outcome = _name_the_missing(missing, here, timeout) if missing else _compare_devices(here)
+    store.set(OUTCOME, outcome)
+    if outcome != COMPLETE:
+        _let_hear(store, [rank for rank in here if rank != 0])
     return outcome
 
 
-def _hear_outcome(store: dist.Store, environment: Mapping[str, str], timeout: timedelta) -> str:
+def _let_hear(store: dist.Store, ranks: list[int]) -> None:
+    """Stay until the others know why they end: the store ends with this process."""
+    with suppress(dist.DistError):
+        store.wait([_heard(rank) for rank in ranks], GRACE)
+
+
+def _hear_outcome(store: dist.Store, rank: int, environment: Mapping[str, str], timeout: timedelta) -> str:
     try:
-        store.wait(["cait/outcome"], timeout + GRACE)
-        return store.get("cait/outcome").decode()
+        store.wait([OUTCOME], timeout + GRACE)
+        outcome = store.get(OUTCOME).decode()
+        if outcome != COMPLETE:
+            store.set(_heard(rank), "")
+        return outcome
     except dist.DistError as error:
         # It may have been among the missing and have come when the main rank had just left.
         return (
@@ -83,15 +94,15 @@ def _hear_outcome(store: dist.Store, environment: Mapping[str, str], timeout: ti
         )
 
 
-def _name_the_missing(missing: list[int], store: dist.Store, size: int, timeout: timedelta) -> str:
-    here = {rank: json.loads(store.get(_key(rank))) for rank in range(size) if rank not in missing}
+def _name_the_missing(missing: list[int], here: dict[int, list[str]], timeout: timedelta) -> str:
     ranks_of: dict[str, list[int]] = defaultdict(list)
     for rank, (host, _) in here.items():
         ranks_of[host].append(rank)
     present = "; ".join(f"{host}: {in_ranges(ranks)}" for host, ranks in ranks_of.items())
     return (
-        f"{_ranks(missing)} of {size} did not come within {timeout.total_seconds():g} s (here are, by host: {present}):"
-        f" look at the output of {_ranks(missing)}; if it was only late, raise training.collective_timeout"
+        f"{_ranks(missing)} of {len(missing) + len(here)} did not come within {timeout.total_seconds():g} s (here are,"
+        f" by host: {present}): look at the output of {_ranks(missing)}; if it was only late, raise"
+        " training.collective_timeout"
     )
 
 
@@ -134,6 +145,10 @@ def _first_line(error: Exception) -> str:
 
 def _key(rank: int) -> str:
     return f"cait/rank-{rank}"
+
+
+def _heard(rank: int) -> str:
+    return f"cait/heard-{rank}"
 
 
 def _ranks(ranks: list[int]) -> str:

@@ -51,7 +51,7 @@ def _mlflow(host: str, uri: str | None) -> list[Finding]:
     return [Finding("warn", host, f"MLflow: {reason}", "the run goes on; `cait track sync` sends its metrics later")]
 
 
-def check_program(run_dir: Path, limits: Limits | None = None) -> int:
+def check_program(run_dir: Path, limits: Limits | None = None, join_seconds: float = JOIN_SECONDS) -> int:
     """Join the ranks that the environment describes, check, print a table on rank 0; returns 0: fit, 1: refused.
 
     The environment is that of training: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
@@ -63,7 +63,7 @@ def check_program(run_dir: Path, limits: Limits | None = None) -> int:
 
     from .collective import gather_reports  # noqa: PLC0415
 
-    world = join(JOIN_SECONDS)
+    world = join(join_seconds)
     reports = gather_reports(world, run_dir)
     findings = judge(reports, limits or Limits())
     if world.is_main:

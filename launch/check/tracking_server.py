@@ -26,6 +26,8 @@ def unreachable(uri: str) -> str | None:
 
 def _cannot_write(database: Path) -> str | None:
     place = database if database.exists() else nearest(database.parent)
+    if place != database and not place.is_dir():
+        return f"{place} is not a folder"
     return None if os.access(place, os.W_OK) else f"{place} cannot be written"
 
 
