@@ -24,12 +24,19 @@ def make_executor(folder: Path, profile: ClusterProfile, name: str, parallel: in
         name: of the job
         parallel: most members of an array at a time
     """
-    executor = bare_executor(folder, profile, name, parallel)
+    executor = joint_executor(folder, profile, name, parallel)
     executor.update_parameters(
-        tasks_per_node=profile.tasks,
         slurm_setup=_setup(profile, folder),
         slurm_teardown=[f"{python(profile)} -m launch.job.end $?", "exit $?"],
-        slurm_srun_args=["--kill-on-bad-exit=1", *_cpus(profile), *profile.srun],
+    )
+    return executor
+
+
+def joint_executor(folder: Path, profile: ClusterProfile, name: str, parallel: int | None = None) -> Any:
+    """An executor for the profile's tasks on all its nodes; when one fails, all of them end."""
+    executor = bare_executor(folder, profile, name, parallel)
+    executor.update_parameters(
+        tasks_per_node=profile.tasks, slurm_srun_args=["--kill-on-bad-exit=1", *_cpus(profile), *profile.srun]
     )
     return executor
 

@@ -6,6 +6,7 @@ is taken back. What the user has to read is one line.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from .sbatch import code_folder, make_executor, script_of
 from .slurm_commands import SlurmError, cancel, job_facts, queue, test_only
 from .snapshot import snapshot_code
 
-WATCH_SECONDS = 8.0
+WATCH_SECONDS, PENDING_SECONDS = 8.0, 2.0
 HOPELESS = (
     "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionNodeLimit", "PartitionTimeLimit", "PartitionDown",
     "PartitionInactive", "DependencyNeverSatisfied", "AssociationJobLimit", "AssocMaxJobsLimit", "QOSNotAllowed",
@@ -79,12 +80,12 @@ def submit(order: Order) -> JobRecord:
     config = order.config
     refuse_second_job(config.run_dir)
     check_partition(order.profile)
-    plan_run(config, order.profile)
     folder = launch_dir(config.run_dir)
+    executor = make_executor(folder, order.profile, config.name)
+    check_script(script_of(executor))
+    plan_run(config, order.profile)
     write_folder(folder, [config])
     code = snapshot_code(code_folder(folder))
-    executor = make_executor(folder, order.profile, config.name)
-    check_script(folder, script_of(executor))
     job_id = submit_jobs(executor, [RankTask()])[0]
     record = record_of(order, job_id, folder, code)
     record.write(config.run_dir)
@@ -145,18 +146,16 @@ def write_folder(folder: Path, configs: Sequence[RunConfig]) -> None:
             (own / name).unlink(missing_ok=True)
 
 
-def check_script(folder: Path, script: str) -> None:
-    """Let SLURM look at the script.
+def check_script(script: str) -> None:
+    """Let SLURM look at a script.
 
     Raises:
         SlurmError: if it would not accept the job
     """
-    path = folder / "check.sh"
-    path.write_text(script)
-    try:
-        test_only(path)
-    finally:
-        path.unlink()
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        test_only(Path(file.name))
 
 
 def submit_jobs(executor: Any, tasks: Sequence[Any]) -> list[str]:
@@ -200,8 +199,8 @@ def watch_start(job_id: str, folder: Path) -> None:
     Raises:
         SlurmError: if it would never start (it is taken back), or failed before its first line
     """
-    log, deadline = folder / f"{job_id}_0_log.out", time.monotonic() + WATCH_SECONDS
-    while time.monotonic() < deadline and not log.exists():
+    log, began = folder / f"{job_id}_0_log.out", time.monotonic()
+    while time.monotonic() < began + WATCH_SECONDS and not log.exists():
         facts = job_facts(job_id)
         state, reason = facts.get("JobState", ""), facts.get("Reason", "None")
         if reason in HOPELESS:
@@ -212,7 +211,7 @@ def watch_start(job_id: str, folder: Path) -> None:
                 f"job {job_id} failed before its first line ({reason}, exit {facts.get('ExitCode', '?')}):"
                 f" most likely the node does not see {folder}; put runs_dir on a folder that all nodes share"
             )
-        if state == "PENDING" and reason in ("Resources", "Priority"):
+        if state == "PENDING" and time.monotonic() > began + PENDING_SECONDS:
             return
         time.sleep(0.3)
 

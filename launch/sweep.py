@@ -133,18 +133,18 @@ def submit_sweep(
     chosen = unfinished(sweep, only)
     if not chosen:
         return []
+    place = _next_folder(launch_dir(sweep.folder))
+    executor = make_executor(place, profile, sweep.folder.name, parallel)
+    check_script(script_of(executor, len(chosen)))
     plan_run(chosen[0], profile)
     parent = open_parent(sweep)
     orders = [Order(with_parent(config, parent), profile, cluster) for config in chosen]
-    return _submit(sweep.folder, orders, parallel)
+    return _submit(place, executor, orders)
 
 
-def _submit(folder: Path, orders: list[Order], parallel: int | None) -> list[JobRecord]:
-    place = _next_folder(launch_dir(folder))
+def _submit(place: Path, executor: Any, orders: list[Order]) -> list[JobRecord]:
     write_folder(place, [order.config for order in orders])
     code = snapshot_code(code_folder(place))
-    executor = make_executor(place, orders[0].profile, folder.name, parallel)
-    check_script(place, script_of(executor, len(orders)))
     ids = submit_jobs(executor, [RankTask() for _ in orders])
     records = [record_of(order, job_id, place, code) for order, job_id in zip(orders, ids, strict=True)]
     for order, record in zip(orders, records, strict=True):

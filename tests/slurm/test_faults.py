@@ -1,0 +1,240 @@
+"""Whatever happens to a job, it ends in a finished run whose every loss is that of the undisturbed one.
+
+All disturbances run at the same time, on a cluster of their own: each costs half a minute of waiting and little work.
+Steps are slowed down so that there is a middle to disturb. The times to recover are printed (``pytest -s``) and, where
+the environment names a file by ``CAIT_RECOVERY_TIMES``, written there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_runs import ClusterRun, cait, launch, rank_process, run, slow_steps, write_profile
+from training_command import evaluations, final_state, losses, wait_for
+
+from slurm.minicluster import MiniCluster
+
+pytestmark = pytest.mark.slow
+
+DISTURB_AT = 13
+"""Beyond the checkpoint of step 10 and before the next."""
+
+
+def external_requeue(job: ClusterRun) -> None:
+    run(job.cluster, ["scontrol", "requeue", job.job_id])
+
+
+def warning_signal(job: ClusterRun) -> None:
+    run(job.cluster, ["scancel", "--signal=USR2", job.job_id])
+
+
+def killed_rank(job: ClusterRun) -> None:
+    os.kill(rank_process(job.run.path, 1), signal.SIGKILL)
+
+
+def killed_main_rank(job: ClusterRun) -> None:
+    os.kill(rank_process(job.run.path, 0), signal.SIGKILL)
+
+
+def node_power_off(job: ClusterRun) -> None:
+    job.cluster.kill_node(job.attempts[0]["nodes"][1])
+
+
+def main_node_power_off(job: ClusterRun) -> None:
+    job.cluster.kill_node(job.attempts[0]["nodes"][0])
+
+
+def network_cut(job: ClusterRun) -> None:
+    job.cluster.cut(job.attempts[0]["nodes"][1])
+
+
+def main_node_network_cut(job: ClusterRun) -> None:
+    job.cluster.cut(job.attempts[0]["nodes"][0])
+
+
+def slurmd_killed(job: ClusterRun) -> None:
+    job.cluster.stop_slurmd(job.attempts[0]["nodes"][1])
+
+
+def preemption(job: ClusterRun) -> None:
+    nodes = ",".join(job.attempts[0]["nodes"])
+    script = [
+        "sbatch",
+        "--partition=high",
+        "--exclusive",
+        "--output=/dev/null",
+        f"--nodelist={nodes}",
+        "--wrap",
+        "sleep 1",
+    ]
+    assert run(job.cluster, script).returncode == 0
+
+
+def nothing(job: ClusterRun) -> None:
+    """The time limit comes by itself."""
+
+
+DISTURBANCES: dict[str, Callable[[ClusterRun], None]] = {
+    function.__name__: function
+    for function in (
+        main_node_power_off, node_power_off, network_cut, main_node_network_cut, slurmd_killed, preemption,
+        external_requeue, warning_signal, killed_rank, killed_main_rank,
+    )
+}  # fmt: skip
+SAVED = {"time_limit", "preemption", "warning_signal", "external_requeue"}
+"""These warn before they end the job, so that no step is lost at all."""
+
+
+@pytest.fixture(scope="module")
+def big_cluster(_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniCluster]:
+    folder = tmp_path_factory.mktemp("faults") / "cluster"
+    with MiniCluster.up(folder, nodes=28, gpus=0, accounting="none", stay=False) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(big_cluster: MiniCluster, shared_config: Path) -> ClusterRun:
+    job = launch(big_cluster, shared_config, write_profile(shared_config.parent), name="undisturbed")
+    job.wait_until_finished()
+    return job
+
+
+@pytest.fixture(scope="module")
+def disturbed(big_cluster: MiniCluster, undisturbed: ClusterRun, shared_config: Path) -> dict[str, ClusterRun]:
+    """Every disturbance, each at a run of its own on nodes of its own, all finished."""
+    folder = shared_config.parent
+    slow = slow_steps(folder / "slow", 0.4)
+    alone = write_profile(folder, "alone", exclusive=True)
+    low = write_profile(folder, "low", exclusive=True, partition="low")
+    short = write_profile(folder, "short", time="1", signal=15)
+
+    def go(name: str) -> ClusterRun:
+        profile = {"preemption": low, "time_limit": short}.get(name, alone)
+        # SLURM needs half a minute to miss a slurmd, and as long to see that time is up.
+        steps = slow | {"TEST_STEP_SECONDS": "1.5"} if name in ("time_limit", "slurmd_killed") else slow
+        job = launch(big_cluster, shared_config, profile, name=name, **steps)
+        if name in DISTURBANCES:
+            job.wait_for_step(DISTURB_AT)
+            DISTURBANCES[name](job)
+        job.wait_until_finished()
+        return job
+
+    with ThreadPoolExecutor(8) as pool:
+        names = [*DISTURBANCES, "time_limit"]
+        jobs = dict(zip(names, pool.map(go, names), strict=True))
+    keep_times(jobs)
+    return jobs
+
+
+def keep_times(jobs: dict[str, ClusterRun]) -> None:
+    """The seconds from the last step before a disturbance to the next start."""
+    times = {name: [a["waited_seconds"] for a in job.attempts if "waited_seconds" in a] for name, job in jobs.items()}
+    print(f"\nseconds without a step: {times}")
+    if place := os.environ.get("CAIT_RECOVERY_TIMES"):
+        Path(place).write_text(json.dumps(times, indent=1))
+
+
+@pytest.mark.parametrize("name", [*DISTURBANCES, "time_limit"])
+def test_the_run_ends_as_if_nothing_had_happened(
+    name: str, disturbed: dict[str, ClusterRun], undisturbed: ClusterRun
+) -> None:
+    job = disturbed[name]
+    assert len(job.attempts) >= 2, "it was disturbed"
+    assert losses(job.run) == losses(undisturbed.run)
+    assert evaluations(job.run) == evaluations(undisturbed.run)
+    assert final_state(job.run) == final_state(undisturbed.run)
+
+
+@pytest.mark.parametrize("name", [*DISTURBANCES, "time_limit"])
+def test_no_step_is_lost_beyond_the_last_checkpoint(name: str, disturbed: dict[str, ClusterRun]) -> None:
+    for before, after in zip(disturbed[name].attempts, disturbed[name].attempts[1:], strict=False):
+        assert after["redone_steps"] <= (0 if name in SAVED else 10)
+        assert after["resumed_from"] + after["redone_steps"] == before["step"]
+        assert after["waited_seconds"] > 0
+        assert after["lost_seconds"] >= after["waited_seconds"]
+
+
+def test_the_nodes_of_every_attempt_are_recorded(disturbed: dict[str, ClusterRun]) -> None:
+    for name in ("node_power_off", "main_node_power_off", "network_cut"):
+        first, last = disturbed[name].attempts[0], disturbed[name].attempts[-1]
+        assert len(first["nodes"]) == len(last["nodes"]) == 2
+        assert set(first["nodes"]) != set(last["nodes"]), "a broken node is not used again"
+        assert first["job"] == last["job"]
+
+
+def test_the_log_names_what_came_first(disturbed: dict[str, ClusterRun]) -> None:
+    assert "rank 1 was ended by SIGKILL" in disturbed["killed_rank"].log
+    assert "rank 0 was ended by SIGKILL" in disturbed["killed_main_rank"].log
+    assert "saved at step" in disturbed["warning_signal"].log
+
+
+FAULT = """
+import os
+if os.environ.get("RANK") == "1":
+    import cait_dist.training.step as step
+    original, calls = step.TrainingStep.run, []
+    def run(self, batches):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError(f"the fault that the test has put in, {os.getpid()}")
+        return original(self, batches)
+    step.TrainingStep.run = run
+"""
+
+
+def test_the_same_error_twice_at_the_same_step_ends_the_job(
+    big_cluster: MiniCluster, shared_config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    profile = write_profile(shared_config.parent, "alone", exclusive=True)
+    job = launch(big_cluster, shared_config, profile, name="faulty", PYTHONPATH=str(tmp_path))
+    wait_for(lambda: len(job.attempts) == 2 and "verdict" in job.attempts[1], "the second failure", 240)
+    job.wait_until_gone()
+    first, second = job.attempts
+    assert first["verdict"].startswith("requeue")
+    assert second["verdict"].startswith("stop: the same error twice")
+    assert second["failure"]["rank"] == 1
+    assert "RuntimeError: the fault that the test has put in" in second["failure"]["message"]
+    assert job.facts()["JobState"] == "FAILED"
+    shown = cait(big_cluster, "status", job.run.path).stdout
+    assert "failed" in shown
+    assert "the fault that the test has put in" in shown
+
+
+def test_what_the_user_can_mend_is_not_tried_again(big_cluster: MiniCluster, shared_config: Path) -> None:
+    profile = write_profile(shared_config.parent, "alone", exclusive=True)
+    settings = ("optimizer.lr=1e30", "optimizer.clip_grad=null")
+    job = launch(big_cluster, shared_config, profile, *settings, name="hopeless")
+    job.wait_until_gone()
+    assert len(job.attempts) == 1
+    assert job.attempts[0]["verdict"].startswith("stop: this needs you")
+    assert "lower optimizer.lr" in job.log.partition("job ")[2]
+
+
+def test_cancelling_saves_and_does_not_come_back_until_it_is_launched_again(
+    big_cluster: MiniCluster, shared_config: Path, tmp_path: Path, undisturbed: ClusterRun
+) -> None:
+    profile = write_profile(shared_config.parent, "alone", exclusive=True)
+    job = launch(big_cluster, shared_config, profile, name="cancelled", **slow_steps(tmp_path / "slow", 0.4))
+    job.wait_for_step(3)
+    again = cait(big_cluster, "launch", shared_config, "name=cancelled", "--cluster", profile)
+    assert again.returncode == 2
+    assert f"is job {job.job_id} already, RUNNING" in again.stderr
+    done = cait(big_cluster, "cancel", job.run.path)
+    assert "saves and ends" in done.stdout
+    job.wait_until_gone()
+    saved: dict[str, Any] = job.attempts[-1]
+    assert saved["outcome"] == "stopped"
+    assert saved["verdict"] == f"stop: cancelled at step {saved['step']}"
+    assert "cancelled" in cait(big_cluster, "status", job.run.path).stdout
+    job = launch(big_cluster, shared_config, profile, name="cancelled")
+    job.wait_until_finished()
+    assert job.attempts[-1]["resumed_from"] == saved["step"]
+    assert losses(job.run) == losses(undisturbed.run)
