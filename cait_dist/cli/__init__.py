@@ -14,6 +14,7 @@ from .cluster import cluster_app
 from .config import config_app
 from .data import prep, verify
 from .doctor import doctor
+from .evaluation import evaluate
 from .launching import cancel, launch, logs, status, sweep
 from .track import track_app
 from .training import export, train
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (prep, verify, train, launch, sweep, status, logs, cancel, export, doctor):
+for command in (prep, verify, train, launch, sweep, status, logs, cancel, evaluate, export, doctor):
     app.command()(command)
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")

@@ -45,6 +45,8 @@ class Checkpoint:
 
     path: Path
     state: dict[str, Any]
+    digest: str
+    """of the description, which holds the digests of all files"""
 
     @property
     def step(self) -> int:
@@ -72,12 +74,13 @@ def open_checkpoint(path: Path) -> Checkpoint | None:
     """The checkpoint at ``path`` if it is complete and its description is intact, else None."""
     try:
         described = (path / STATE).read_bytes()
-        if (path / COMPLETE).read_text().strip() != hashlib.sha256(described).hexdigest():
+        digest = hashlib.sha256(described).hexdigest()
+        if (path / COMPLETE).read_text().strip() != digest:
             return None
         state = json.loads(described)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return None
-    return Checkpoint(path, state) if isinstance(state, dict) and state.get("format") == FORMAT else None
+    return Checkpoint(path, state, digest) if isinstance(state, dict) and state.get("format") == FORMAT else None
 
 
 def save_checkpoint(

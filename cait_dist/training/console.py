@@ -2,12 +2,33 @@
 
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from cait_dist.evaluation import Accuracy
+
 PLAIN_LINE_SECONDS = 10.0
+
+
+class EvaluationTable:
+    """Results, a row each, under a head that is shown once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._header_shown = False
+
+    def row(self, epoch: float, name: str, weights: str, accuracy: Accuracy) -> None:
+        """Show one result."""
+        if not self._header_shown:
+            self._header_shown = True
+            self._say(f"{'epoch':>8} {'set':<10} {'weights':<8} {'top-1':>8} {'top-5':>8} {'loss':>8} {'images':>8}")
+        self._say(
+            f"{epoch:8.2f} {name:<10} {weights:<8} {accuracy.top1:7.2f}% {accuracy.top5:7.2f}%"
+            f" {accuracy.loss:8.4f} {accuracy.count:8d}"
+        )
 
 
 class TrainingConsole:
@@ -18,7 +39,7 @@ class TrainingConsole:
         self._total, self._epochs = total_steps, epochs
         self._started, self._start_step = time.monotonic(), start_step
         self._last_plain = 0.0
-        self._header_shown = False
+        self._table = EvaluationTable(self.say)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=20), console=self._console, transient=True
         )
@@ -43,14 +64,9 @@ class TrainingConsole:
             self._last_plain = time.monotonic()
             self.say(line)
 
-    def evaluation(
-        self, epoch: float, name: str, weights: str, top1: float, top5: float, loss: float, count: int
-    ) -> None:
+    def evaluation(self, epoch: float, name: str, weights: str, accuracy: Accuracy) -> None:
         """Show one result as a row of a table."""
-        if not self._header_shown:
-            self._header_shown = True
-            self.say(f"{'epoch':>8} {'set':<10} {'weights':<8} {'top-1':>8} {'top-5':>8} {'loss':>8} {'images':>8}")
-        self.say(f"{epoch:8.2f} {name:<10} {weights:<8} {top1:7.2f}% {top5:7.2f}% {loss:8.4f} {count:8d}")
+        self._table.row(epoch, name, weights, accuracy)
 
     def close(self) -> None:
         """Remove the progress line."""

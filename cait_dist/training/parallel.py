@@ -4,9 +4,12 @@ The order matters. Checkpointing wraps the blocks' own forward, so that what is 
 hooks gather parameters for; DeepSpeed comes last because it takes the parameters away.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cait_dist.config.optimizer import OptimizerConfig
@@ -39,7 +42,7 @@ def parallelize(
     adamw = build_adamw(model, optimizer, world.device)
     apply_activation_checkpointing(model, training.activation_checkpointing)
     if uses_autocast(training):
-        _autocast_forward(model, world.device)
+        autocast_forward(model, world.device)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=adamw,
@@ -86,7 +89,32 @@ def deepspeed_config(training: TrainingConfig, optimizer: OptimizerConfig, batch
     }
 
 
-def _autocast_forward(model: nn.Module, device: torch.device) -> None:
+def autocast_forward(model: nn.Module, device: torch.device) -> None:
+    """Have the model compute in bf16 wherever that loses nothing that matters, with parameters in fp32."""
     # DeepSpeed switches any surrounding autocast off, so it has to be entered inside the engine.
     cast = torch.autocast(device.type, torch.bfloat16)
     model.forward = cast(model.forward)
+
+
+@contextmanager
+def linear_as_at_stage_3() -> Iterator[None]:
+    """Add biases as DeepSpeed does at stage 3, where it replaces ``F.linear``: after the product was rounded.
+
+    In bf16 the other way differs enough to count an image differently now and then.
+    """
+    original = F.linear
+    F.linear = _linear_with_bias_apart  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.linear = original
+
+
+def _linear_with_bias_apart(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    if bias is None:
+        return inputs.matmul(weight.t())
+    if inputs.dim() == 2:
+        return torch.addmm(bias, inputs, weight.t())
+    return inputs.matmul(weight.t()) + bias

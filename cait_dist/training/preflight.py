@@ -82,7 +82,7 @@ def make_plan(config: RunConfig, processes: int) -> Plan:
         batches=batches,
         calendar=Calendar(reader.num_samples, training.global_batch, training.epochs),
         num_classes=_head_width(config, reader),
-        image_size=_image_size(config.model),
+        image_size=image_size_of(config.model),
         data_digest=reader.digest,
     )
 
@@ -105,7 +105,8 @@ def initial_model(config: RunConfig, num_classes: int) -> tuple[Cait, list[str]]
         raise CannotStartError([f"'model.init_from': {error}"]) from error
 
 
-def _image_size(config: ModelConfig) -> int:
+def image_size_of(config: ModelConfig) -> int:
+    """Side of the images in pixels that the model is made for."""
     return config.image_size or int(config.name.rpartition("_")[2])
 
 

@@ -43,7 +43,7 @@ class Recorder:
         prefix = name if weights == "raw" else f"{name}_{weights}"
         values = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
         self._metrics.append(step, time.time(), {f"{prefix}/{key}": value for key, value in values.items()})
-        self._console.evaluation(self._calendar.epoch_of(step), name, weights, **values, count=accuracy.count)
+        self._console.evaluation(self._calendar.epoch_of(step), name, weights, accuracy)
 
     def commit(self, step: int) -> None:
         """A checkpoint holds everything up to ``step``."""

@@ -14,16 +14,15 @@ import torch.distributed as dist
 
 from cait_dist.augment.normalize import Normalize
 from cait_dist.config import RunConfig
-from cait_dist.config.evaluation import EvaluationSet
-from cait_dist.data.loader import EvalLoader, MicroBatch, TrainLoader
+from cait_dist.data.loader import MicroBatch, TrainLoader
 from cait_dist.data.loader_ffcv import FfcvTrainLoader, make_train_loader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
-from cait_dist.evaluation import Accuracy, count_correct
 from cait_dist.tracking.run_directory import RunDirectory
 
 from .checkpoint import Checkpoint, agree_on_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from .ema import MovingAverage
+from .evaluation_sets import open_set
 from .optimizer import set_learning_rate
 from .parallel import parallelize
 from .preempt import StopRequest
@@ -75,7 +74,9 @@ class Trainer:
         for note in [f"{world.size} processes on {world.device.type}, {self._plan.batches}", *notes]:
             self._say(note)
         self._loader = self._open_train_loader()
-        self._eval_sets = {s.name: self._open_eval_set(s) for s in config.evaluation.sets}
+        self._eval_sets = [
+            open_set(config, chosen, self._plan.image_size, world.rank, world.size) for chosen in config.evaluation.sets
+        ]
 
     def run(self) -> str:
         """Train to the end, or until asked to stop. Returns ``finished`` or ``stopped``."""
@@ -211,17 +212,12 @@ class Trainer:
         self._evaluated_step = self.step
 
     def _evaluate_weights(self, weights: str) -> None:
-        for name, (loader, total) in self._eval_sets.items():
-            accuracy = self._measure(loader, total)
-            key = f"{name}/{weights}"
+        for chosen in self._eval_sets:
+            accuracy = chosen.measure(self._forward, self._world.sum)
+            key = f"{chosen.name}/{weights}"
             self._best[key] = max(accuracy.top1, self._best.get(key, 0.0))
             if self._recorder is not None:
-                self._recorder.evaluation(self.step, name, weights, accuracy)
-
-    def _measure(self, loader: EvalLoader, total: int) -> Accuracy:
-        size = self._plan.image_size
-        spare = torch.zeros((1, 3, size, size), dtype=torch.uint8)
-        return count_correct(self._forward, loader, loader.rounds, total, spare, self._world.sum)
+                self._recorder.evaluation(self.step, chosen.name, weights, accuracy)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         return self._engine(self._normalize(images.to(self._world.device, non_blocking=True)))
@@ -253,21 +249,6 @@ class Trainer:
             prefetch=config.data.prefetch,
             reuse_memory=True,
         )
-
-    def _open_eval_set(self, chosen: EvaluationSet) -> tuple[EvalLoader, int]:
-        """This rank's part of a set, and how many images the whole set has."""
-        config = self._config
-        reader = open_split(chosen.path or config.data.path, chosen.split, config.data.format, config.data.remote)
-        loader = EvalLoader(
-            reader,
-            image_size=self._plan.image_size,
-            crop_ratio=config.evaluation.crop_ratio,
-            batch=config.evaluation.batch,
-            rank=self._world.rank,
-            world_size=self._world.size,
-            workers=config.data.workers,
-        )
-        return loader, reader.num_samples
 
     def _say(self, text: str) -> None:
         if self._recorder is not None:
