@@ -19,8 +19,8 @@ from cait_dist.tracking.code_version import describe_code
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
-from .checkpoint import Checkpoint, list_checkpoints, remove_unfinished
-from .preflight import CannotStartError, Plan
+from .checkpoint_files import Checkpoint, list_checkpoints, remove_unfinished
+from .plan import CannotStartError, Plan
 
 MAY_CHANGE = (
     "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",

@@ -18,7 +18,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,60 +26,10 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from .checkpoint_files import COMPLETE, FORMAT, STATE, Checkpoint, CheckpointError, file_sha256, list_checkpoints
 from .ema import MovingAverage
 from .process_group import World
 from .zero_partition import MOMENTS, ZeroPartition
-
-FORMAT = 1
-COMPLETE, STATE = "COMPLETE", "state.json"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or does not fit; the message names it and what can be done."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A complete checkpoint on disk."""
-
-    path: Path
-    state: dict[str, Any]
-    digest: str
-    """of the description, which holds the digests of all files"""
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps done when it was saved."""
-        return int(self.state["step"])
-
-    def damage(self, share: slice = slice(None)) -> str | None:
-        """What is wrong with the files' content, or None. Reads every byte of the given share of the files."""
-        for name, entry in sorted(self.state["files"].items())[share]:
-            file = self.path / name
-            if not file.is_file():
-                return f"{file} is missing"
-            if file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:
-                return f"{file} does not have the recorded checksum"
-        return None
-
-
-def list_checkpoints(directory: Path) -> list[Checkpoint]:
-    """The complete checkpoints of a run, oldest first; anything unfinished or unreadable is passed over."""
-    found = (open_checkpoint(path) for path in sorted(directory.glob("step-*")) if path.is_dir())
-    return [checkpoint for checkpoint in found if checkpoint is not None]
-
-
-def open_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint at ``path`` if it is complete and its description is intact, else None."""
-    try:
-        described = (path / STATE).read_bytes()
-        digest = hashlib.sha256(described).hexdigest()
-        if (path / COMPLETE).read_text().strip() != digest:
-            return None
-        state = json.loads(described)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    return Checkpoint(path, state, digest) if isinstance(state, dict) and state.get("format") == FORMAT else None
 
 
 def save_checkpoint(
@@ -213,7 +162,7 @@ def _write_fragments(path: Path, partition: ZeroPartition, ema: MovingAverage | 
     }
     save_file(arrays, path)
     _flush(path)
-    return path.name, {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    return path.name, {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _finish(partial: Path, final: Path, state: dict[str, Any]) -> None:
@@ -232,13 +181,6 @@ def _prune(directory: Path, keep: int) -> None:
         # Without its mark a half-deleted directory is not complete, whenever the deletion is cut short.
         (checkpoint.path / COMPLETE).unlink()
         shutil.rmtree(checkpoint.path)
-
-
-def remove_unfinished(directory: Path) -> None:
-    """Delete what a crash left half-written or half-deleted."""
-    for path in directory.glob("step-*"):
-        if path.suffix == ".partial" or not (path / COMPLETE).exists():
-            shutil.rmtree(path)
 
 
 def agree_on_checkpoint(candidates: list[Checkpoint], world: World, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -266,14 +208,6 @@ def _first_difference(stored: dict[str, Any], ours: dict[str, Any]) -> str:
                 yield f"{name} is {stored.get(name, 'absent')} in it and {ours.get(name, 'absent')} in this run"
 
     return next(differences())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -18,12 +18,14 @@ from cait_dist.models import Cait
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.tracking.run_directory import timestamp
 
-from .checkpoint import Checkpoint, CheckpointError, read_weights
+from .checkpoint import read_weights
+from .checkpoint_files import Checkpoint, CheckpointError
 from .evaluation_record import Question, Result
 from .evaluation_sets import OpenSet, open_set
 from .export import KINDS
 from .parallel import autocast_forward, linear_as_at_stage_3, parameter_dtype, uses_autocast
-from .preflight import build_model, image_size_of
+from .plan import image_size_of
+from .preflight import build_model
 
 
 class Evaluator:

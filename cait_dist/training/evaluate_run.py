@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cait_dist.tracking.run_directory import read_json
 
-from .checkpoint import Checkpoint, CheckpointError, list_checkpoints, open_checkpoint
+from .checkpoint_files import Checkpoint, CheckpointError, list_checkpoints, open_checkpoint
 from .console import EvaluationTable
 from .evaluate_checkpoint import Evaluator
 from .evaluation_record import EVALUATIONS, Result, add_result, read_results

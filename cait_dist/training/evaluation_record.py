@@ -19,7 +19,7 @@ from typing import Any
 from cait_dist.evaluation import Accuracy
 from cait_dist.tracking.run_directory import read_json
 
-from .checkpoint import Checkpoint
+from .checkpoint_files import Checkpoint
 
 EVALUATIONS = "evaluations"
 

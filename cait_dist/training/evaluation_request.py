@@ -10,7 +10,7 @@ from cait_dist.config import RunConfig, diff, load_config
 from cait_dist.config.evaluation import EvaluationSet
 from cait_dist.tracking.run_directory import RunDirectory
 
-from .checkpoint import Checkpoint, list_checkpoints, open_checkpoint
+from .checkpoint_files import Checkpoint, list_checkpoints, open_checkpoint
 from .export import KINDS
 
 NEWEST, ALL = "newest", "all"

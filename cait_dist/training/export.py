@@ -5,7 +5,8 @@ from pathlib import Path
 from cait_dist.models.weights import save_weights
 from cait_dist.tracking.run_directory import RunDirectory
 
-from .checkpoint import CheckpointError, list_checkpoints, read_weights
+from .checkpoint import read_weights
+from .checkpoint_files import CheckpointError, list_checkpoints
 
 KINDS = {"raw": "master", "ema": "ema"}
 

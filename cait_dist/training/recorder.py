@@ -12,7 +12,7 @@ from cait_dist.tracking.run_directory import RunDirectory, timestamp
 from cait_dist.tracking.sync import mlflow_tags
 
 from .console import TrainingConsole
-from .preflight import Plan
+from .plan import Plan
 
 CLOSE_SECONDS = {"finished": 60.0, "stopped": 15.0, "failed": 10.0}
 """How long the end of a run waits for MLflow: longest when nobody is waiting for the machine."""

@@ -20,13 +20,15 @@ from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
 from cait_dist.tracking.run_directory import RunDirectory
 
-from .checkpoint import Checkpoint, agree_on_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from .checkpoint import agree_on_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint_files import Checkpoint, list_checkpoints
 from .ema import MovingAverage
 from .evaluation_sets import open_set
 from .optimizer import set_learning_rate
 from .parallel import parallelize
+from .plan import make_plan
 from .preempt import StopRequest
-from .preflight import initial_model, make_plan
+from .preflight import initial_model
 from .process_group import World
 from .recorder import Recorder
 from .schedule import learning_rate

@@ -18,6 +18,8 @@ from pathlib import Path
 from cait_dist.config import RunConfig, load_config
 from cait_dist.errors import is_for_user
 from cait_dist.tracking.run_directory import RunDirectory
+from cait_dist.training.attempt import begin_attempt
+from cait_dist.training.plan import CannotStartError, make_plan
 from launch.job.allocation import Allocation
 from launch.job_record import CANCELLED, REFUSED, SIGNAL_SECONDS, JobRecord, launch_dir, member_of
 from launch.slurm_commands import hostnames, job_facts, queue
@@ -70,15 +72,15 @@ def begin(run_dir: Path, allocation: Allocation) -> list[str]:
 
 
 def _attempt(config: RunConfig, allocation: Allocation) -> int | None:
-    from cait_dist.training.attempt import begin_attempt  # noqa: PLC0415 - loads torch; cancelled runs need none
-    from cait_dist.training.preflight import preflight  # noqa: PLC0415
-
     where = {
         "job": allocation.job_id,
         "restarts": allocation.restarts,
         "nodes": hostnames(allocation.node_list),
     }
-    plan = preflight(config, allocation.tasks)
+    try:
+        plan = make_plan(config, allocation.tasks)
+    except ValueError as error:
+        raise CannotStartError([str(error)]) from error
     attempt = begin_attempt(config, plan, "auto", where, take_over=_owner_is_gone(config.run_dir, allocation))
     if attempt is None:
         return None

@@ -17,7 +17,7 @@ from cait_dist.errors import is_for_user
 from cait_dist.tracking.metrics import read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, read_json
 from cait_dist.training import evaluate_run
-from cait_dist.training.checkpoint import list_checkpoints
+from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.evaluate_run import Evaluation
 from cait_dist.training.evaluation_request import Request
 

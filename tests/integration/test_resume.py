@@ -8,7 +8,7 @@ import pytest
 from training_command import Training, evaluations, final_state, losses, start, train
 
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.checkpoint import list_checkpoints
+from cait_dist.training.checkpoint_files import list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -19,11 +19,13 @@ from cait_dist.config import load_config
 from cait_dist.data.loader import MicroBatch, TrainLoader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
-from cait_dist.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from cait_dist.training.checkpoint import load_checkpoint, save_checkpoint
+from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.ema import MovingAverage
 from cait_dist.training.optimizer import set_learning_rate
 from cait_dist.training.parallel import parallelize
-from cait_dist.training.preflight import initial_model, make_plan
+from cait_dist.training.plan import make_plan
+from cait_dist.training.preflight import initial_model
 from cait_dist.training.process_group import World, join
 from cait_dist.training.schedule import learning_rate
 from cait_dist.training.step import TrainingStep

@@ -95,6 +95,12 @@ def test_preparing_data_does_not_load_torch() -> None:
     assert "torch" not in loaded_after("import data_prep.run, data_prep.sources, data_prep.verify")
 
 
+def test_a_job_starts_and_ends_without_torch() -> None:
+    # While these run, every node of the allocation waits.
+    jobs = "import launch.job.begin, launch.job.end, launch.job.task, launch.status, launch.cancel"
+    assert not loaded_after(jobs) & {"torch", "deepspeed", "mlflow"}
+
+
 def test_help_answers_within_a_few_interpreter_starts() -> None:
     # A ratio within one run: half a second on an idle machine is about fifteen starts of a bare interpreter.
     bare = min(seconds([sys.executable, "-c", "pass"]) for _ in range(5))
