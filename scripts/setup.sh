@@ -42,6 +42,36 @@ install_ffcv() {
     pip install -e '.[ffcv]' || echo "setup: FFCV is left out: it could not be compiled" >&2
 }
 
+have() {
+    local program
+    for program in "$@"; do PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || return 1; done
+}
+
+# The tests of launching run on a real Slurm, which `cait cluster up` starts on this machine; without it they are skipped.
+# A subshell, so that an interruption, too, takes the policy away that keeps the packages' daemons from being started.
+install_slurm() (
+    have slurmctld slurmd munged ip && return
+    packages="slurm-wlm slurmdbd munge iproute2 mariadb-server"
+    if have sinfo; then
+        echo "setup: the tests on Slurm are skipped: this machine belongs to a cluster, whose packages are left alone" >&2
+        return
+    fi
+    echo "setup: installing Slurm (for the tests of launching)"
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ] && printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null 2>&1; then
+        trap '$sudo rm -f $policy' EXIT
+        $sudo chmod +x $policy
+    fi
+    services="slurmctld slurmd slurmdbd munge $(have mariadbd || echo mariadb)"
+    # shellcheck disable=SC2086 # several words are meant
+    if ! { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends $packages; } >/dev/null 2>&1; then
+        echo "setup: the tests on Slurm are skipped: they need root or the packages $packages" >&2
+    elif [ -d /run/systemd/system ]; then
+        $sudo systemctl disable --quiet $services || true # nor at the next start of the machine
+    fi
+)
+
 pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 
 if [ ! -x .venv/bin/python ]; then
@@ -62,6 +92,7 @@ if [ "$kind" = dev ]; then
     # Their declared dependencies would replace torch; the tests need only their Python code.
     pip install --no-deps -r tests/reference-requirements.txt
     install_ffcv
+    install_slurm
 else
     echo "setup: installing cait-dist"
     pip install -e .

@@ -9,7 +9,7 @@ import subprocess
 
 from .conf_files import DATABASE_PORT
 from .errors import MiniClusterError
-from .programs import daemon_environment, start_daemon
+from .programs import Daemon, daemon_environment
 from .settings import INSIDE, Settings
 
 ACCOUNT = "team"
@@ -18,7 +18,7 @@ _DATA = INSIDE / "mysql"
 _SMALL = ["--innodb-log-file-size=8M", "--skip-log-bin", "--skip-name-resolve"]
 
 
-def start_database(settings: Settings) -> subprocess.Popen[bytes]:
+def start_database(settings: Settings) -> Daemon:
     """Make an empty database and serve it: one shell, so that the rest of the cluster can start meanwhile."""
     options = ["--no-defaults", f"--user={settings.user}", f"--datadir={_DATA}", *_SMALL]
     make = ["mariadb-install-db", *options, "--skip-test-db", "--auth-root-authentication-method=normal"]
@@ -38,7 +38,7 @@ def start_database(settings: Settings) -> subprocess.Popen[bytes]:
     ]
     # "$0" is how many words the first command has.
     script = '"${@:1:$0}" && exec "${@:$0+1}"'
-    return start_daemon("mariadbd", settings.as_user(["bash", "-c", script, str(len(make)), *make, *serve]))
+    return Daemon.start("mariadbd", settings.as_user(["bash", "-c", script, str(len(make)), *make, *serve]))
 
 
 def add_accounts(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from .errors import MiniClusterError
-from .folder import clear, last_words, locked, prepare
-from .namespaces import Process, entering, new_namespaces
-from .programs import NEEDED_FOR_ACCOUNTING, daemon_environment, missing_programs, python_module, why_not
-from .settings import READY, STAY, Settings, process_file
+from .folder import clear, locked, prepare
+from .namespaces import Process, entering
+from .programs import python_module, why_not
+from .settings import STAY, Settings, process_file
+from .starting import choose_settings, end_holder, start_holder, wait_for_process_one, wait_until_ready
 
 _HOLDER = "holder"
 
@@ -69,7 +69,7 @@ class MiniCluster:
         """
         if reason := why_not():
             raise MiniClusterError(reason)
-        settings = _settings(nodes, cpus, memory, gpus, accounting, enforce, private, conf)
+        settings = choose_settings(nodes, cpus, memory, gpus, accounting, enforce, private, conf)
         folder = folder.absolute()
         with locked(folder):
             if _find(folder):
@@ -92,15 +92,16 @@ class MiniCluster:
     @classmethod
     def _start(cls, folder: Path, settings: Settings, wait: float, stay: bool) -> MiniCluster:
         deadline = time.monotonic() + wait
-        unshare = _start_holder(folder, settings)
+        unshare = start_holder(folder, settings)
         try:
-            holder = _process_one(unshare, folder, deadline)
+            holder = wait_for_process_one(unshare, folder, deadline)
             holder.save(folder / _HOLDER)
             cluster = cls(folder, settings, holder)
             cluster._unshare = unshare
+            wait_until_ready(unshare, folder, deadline)
             cluster._wait_until_idle(deadline)
         except BaseException:
-            _end(unshare)
+            end_holder(unshare)
             clear(folder)
             raise
         assert unshare.stdin is not None
@@ -110,18 +111,13 @@ class MiniCluster:
         return cluster
 
     def _wait_until_idle(self, deadline: float) -> None:
-        assert self._unshare is not None
         states: list[str] = []
         while len(states) < self.settings.nodes or set(states) != {"idle"}:
-            if self._unshare.poll() is not None:
-                raise MiniClusterError(f"the cluster did not start: {last_words(self.folder)}")
             if time.monotonic() > deadline:
-                what = f"nodes are {' '.join(states)}" if states else f"{last_words(self.folder)}"
-                raise MiniClusterError(f"the cluster is not ready in time: {what}; see {self.folder}/log")
+                raise MiniClusterError(f"not all nodes are idle in time, but {states}; see {self.folder}/log")
             time.sleep(0.05)
-            if (self.folder / READY).exists():
-                answer = self.run(["sinfo", "-hN", "-p", "main", "-o", "%T"], capture_output=True, text=True)
-                states = answer.stdout.split()
+            answer = self.run(["sinfo", "-hN", "-p", "main", "-o", "%T"], capture_output=True, text=True)
+            states = answer.stdout.split()
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -212,63 +208,3 @@ class MiniCluster:
 
 def _find(folder: Path) -> Process | None:
     return Process.load(folder / _HOLDER)
-
-
-def _settings(
-    nodes: int,
-    cpus: int,
-    memory: int,
-    gpus: int,
-    accounting: str,
-    enforce: bool,
-    private: Sequence[str],
-    conf: Mapping[str, str] | None,
-) -> Settings:
-    if accounting not in ("auto", "none", "mariadb"):
-        raise MiniClusterError(f"accounting: {accounting} is not one of auto, none, mariadb")
-    missing = missing_programs(NEEDED_FOR_ACCOUNTING) if accounting != "none" else None
-    if accounting == "mariadb" and missing:
-        raise MiniClusterError(f"accounting: {missing}; or go without (none)")
-    return Settings(
-        nodes=nodes,
-        cpus=cpus,
-        memory=memory,
-        gpus=gpus,
-        accounting=accounting != "none" and missing is None,
-        enforce=enforce,
-        user=pwd.getpwuid(os.geteuid()).pw_name,
-        uid=os.geteuid(),
-        gid=os.getegid(),
-        private=tuple(private),
-        conf=dict(conf or {}),
-    )
-
-
-def _start_holder(folder: Path, settings: Settings) -> subprocess.Popen[bytes]:
-    command = new_namespaces(python_module("holder", str(folder)), settings.in_user_namespace)
-    with (folder / "log/holder.log").open("ab") as log:
-        # A session of its own: a Ctrl-C is for the command that starts the cluster, which then ends it in good order.
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=daemon_environment(),
-            cwd="/",
-            start_new_session=True,
-        )
-
-
-def _process_one(unshare: subprocess.Popen[bytes], folder: Path, deadline: float) -> Process:
-    while (process := Process.first_child_of(unshare.pid)) is None:
-        if unshare.poll() is not None or time.monotonic() > deadline:
-            raise MiniClusterError(f"the cluster did not start: {last_words(folder)}")
-        time.sleep(0.005)
-    return process
-
-
-def _end(unshare: subprocess.Popen[bytes]) -> None:
-    if holder := Process.first_child_of(unshare.pid):
-        holder.kill()
-    unshare.kill()
-    unshare.communicate()

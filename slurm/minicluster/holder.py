@@ -17,8 +17,8 @@ from pathlib import Path
 from .accounting import add_accounts, start_database
 from .conf_files import CONTROLLER_PORT, DATABASE_PORT, DBD_PORT, FAKE_GPU, MUNGE_SOCKET
 from .errors import MiniClusterError
-from .node import BRIDGE, launch_slurmd, make_node, wait_for
-from .programs import daemon_environment, start_daemon
+from .node import BRIDGE, launch_slurmd, make_node
+from .programs import Daemon, daemon_environment
 from .settings import HEAD, HEAD_ADDRESS, INSIDE, READY, SLURM_FOLDER, STAY, Settings
 
 
@@ -65,19 +65,19 @@ def _make_head(settings: Settings) -> None:
 
 def _start_daemons(settings: Settings) -> None:
     """Start everything in the order of who needs whom; making the nodes fills the time that the database takes."""
-    munged = start_daemon("munged", settings.as_user(_munged()))
+    munged = Daemon.start("munged", settings.as_user(_munged()))
     database = start_database(settings) if settings.accounting else None
     for node in settings.node_names:
         make_node(settings, node)
-    wait_for(MUNGE_SOCKET.exists, "munged", munged)
+    munged.wait_for(MUNGE_SOCKET.exists)
     if database is not None:
-        _wait_for_port("127.0.0.1", DATABASE_PORT, "the database", database)
-        slurmdbd = start_daemon("slurmdbd", settings.as_user(["slurmdbd", "-D"]))
-        _wait_for_port(HEAD_ADDRESS, DBD_PORT, "slurmdbd", slurmdbd)
+        database.wait_for(lambda: _listens("127.0.0.1", DATABASE_PORT))
+        slurmdbd = Daemon.start("slurmdbd", settings.as_user(["slurmdbd", "-D"]))
+        slurmdbd.wait_for(lambda: _listens(HEAD_ADDRESS, DBD_PORT))
         if settings.enforce:
             add_accounts(settings)
-    slurmctld = start_daemon("slurmctld", settings.as_user(["slurmctld", "-D"]))
-    _wait_for_port(HEAD_ADDRESS, CONTROLLER_PORT, "slurmctld", slurmctld)
+    slurmctld = Daemon.start("slurmctld", settings.as_user(["slurmctld", "-D"]))
+    slurmctld.wait_for(lambda: _listens(HEAD_ADDRESS, CONTROLLER_PORT))
     for node in settings.node_names:
         launch_slurmd(settings, node)
 
@@ -96,12 +96,9 @@ def _munged() -> list[str]:
     ]
 
 
-def _wait_for_port(address: str, port: int, what: str, process: subprocess.Popen[bytes]) -> None:
-    def listens() -> bool:
-        with socket.socket() as attempt:
-            return attempt.connect_ex((address, port)) == 0
-
-    wait_for(listens, f"{what} (see log/{Path(what).name.split()[-1]}.log)", process)
+def _listens(address: str, port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex((address, port)) == 0
 
 
 def _run(*command: str) -> None:

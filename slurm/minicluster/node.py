@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .errors import MiniClusterError
 from .namespaces import Process, entering, new_namespaces
-from .programs import daemon_environment, start_daemon
+from .programs import Daemon, daemon_environment
 from .settings import INSIDE, Settings, address_of, process_file
 
 BRIDGE = "br0"
@@ -40,9 +40,9 @@ def make_node(settings: Settings, node: str) -> None:
     ready.unlink(missing_ok=True)
     mounts = [f"mount -t tmpfs -o mode=1777 tmpfs {shlex.quote(folder)}" for folder in settings.private]
     steps = ["set -e", f"hostname {node}", "ip link set lo up", *mounts, f": > {ready}", "set +e", _DO_NOTHING]
-    unshare = start_daemon(f"node.{node}", new_namespaces(["bash", "-c", "; ".join(steps)], user_namespace=False))
-    wait_for(ready.exists, f"{node} to start", unshare)
-    process = Process.first_child_of(unshare.pid)
+    unshare = Daemon.start(f"node.{node}", new_namespaces(["bash", "-c", "; ".join(steps)], user_namespace=False))
+    unshare.wait_for(ready.exists)
+    process = Process.first_child_of(unshare.process.pid)
     assert process is not None, f"{node} ended at once"
     process.save(process_file(INSIDE, node))
     _connect(node, process)
@@ -62,12 +62,12 @@ def start_slurmd(settings: Settings, node: str) -> None:
     process = _running(node)
     if _slurmd_runs(process, node):
         raise MiniClusterError(f"the slurmd of {node} runs already")
-    wait_for(lambda: _slurmd_runs(process, node), f"the slurmd of {node}", launch_slurmd(settings, node))
+    launch_slurmd(settings, node).wait_for(lambda: _slurmd_runs(process, node))
 
 
-def launch_slurmd(settings: Settings, node: str) -> subprocess.Popen[bytes]:
+def launch_slurmd(settings: Settings, node: str) -> Daemon:
     """Start a node's slurmd, which knows from the host name which node it is."""
-    return start_daemon(f"node.{node}", entering(_running(node).pid, settings.as_user(["slurmd", "-D"])))
+    return Daemon.start(f"node.{node}", entering(_running(node).pid, settings.as_user(["slurmd", "-D"])))
 
 
 def kill_node(settings: Settings, node: str) -> None:
@@ -83,7 +83,8 @@ def stop_slurmd(settings: Settings, node: str) -> None:
     if not _slurmd_runs(process, node):
         raise MiniClusterError(f"the slurmd of {node} does not run")
     _in_shell(process, f"kill -9 $(cat {_slurmd_file(node)})")
-    wait_for(lambda: not _slurmd_runs(process, node), f"the slurmd of {node} to end")
+    while _slurmd_runs(process, node):
+        time.sleep(0.02)
 
 
 def cut(settings: Settings, node: str) -> None:
@@ -103,17 +104,6 @@ def heal(settings: Settings, node: str) -> None:
 def process_one(node: str) -> Process | None:
     """What keeps a node alive, if it is on."""
     return Process.load(process_file(INSIDE, node))
-
-
-def wait_for(condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait until something holds, but not in vain when the process that is to bring it about has ended."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        if process is not None and process.poll() is not None:
-            raise MiniClusterError(f"waiting for {what}: the process ended with status {process.returncode}")
-        if time.monotonic() > deadline:
-            raise MiniClusterError(f"waited 30 s in vain for {what}")
-        time.sleep(0.02)
 
 
 def _running(node: str) -> Process:

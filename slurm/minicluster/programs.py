@@ -7,8 +7,12 @@ import pwd
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import MiniClusterError
 from .namespaces import as_user, new_namespaces
 from .settings import INSIDE, SLURM_FOLDER
 
@@ -101,9 +105,48 @@ def python_module(name: str, *arguments: str) -> list[str]:
     return ["env", "-i", *settings, sys.executable, "-m", f"{__package__}.{name}", *arguments]
 
 
-def start_daemon(name: str, command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a process of the cluster, from inside; what it says goes to ``log/NAME.log``."""
-    with (INSIDE / "log" / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=daemon_environment(), start_new_session=True
-        )
+@dataclass(frozen=True)
+class Daemon:
+    """A process of the cluster, seen from inside; what it says goes to ``log/NAME.out``."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, name: str, command: list[str]) -> Daemon:
+        """Start one."""
+        with _log(name).open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=daemon_environment(),
+                start_new_session=True,
+            )
+        return cls(name, process)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until it has brought something about.
+
+        Raises:
+            MiniClusterError: if it ends before, with its last words, or takes a minute.
+        """
+        deadline = time.monotonic() + 60
+        while not condition():
+            if (status := self.process.poll()) is not None:
+                raise MiniClusterError(f"{self.name} ended with status {status}: {_reason(_log(self.name))}")
+            if time.monotonic() > deadline:
+                raise MiniClusterError(f"{self.name} does not get ready")
+            time.sleep(0.02)
+
+
+def _log(name: str) -> Path:
+    return INSIDE / "log" / f"{name}.out"
+
+
+def _reason(log: Path) -> str:
+    """The last two lines that speak of an error: Slurm's daemons first say what, then that it is fatal."""
+    lines = log.read_text(errors="replace").split("\n")
+    errors = [line for line in lines if "fatal:" in line or "error:" in line.lower()]
+    return "; ".join(line.strip() for line in (errors or lines)[-2:] if line.strip()) or "it said nothing"
