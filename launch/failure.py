@@ -14,6 +14,9 @@ from pathlib import Path
 from cait_dist.tracking.run_directory import write_json
 from cait_dist.training.preempt import EXIT_SAVED
 
+LOST_PEER = r"Connection (closed|reset) by peer|Broken pipe|ncclRemoteError|remote process exited|Timed out waiting"
+"""What gloo and NCCL say when another rank is gone."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -23,13 +26,14 @@ class Failure:
         rank: that failed.
         message: for the user.
         status: to exit with.
-        signature: what two equal failures have in common.
+        signature: what two equal failures have in common; None where a rank only lost its peer, whose end may have
+            been anything.
     """
 
     rank: int
     message: str
     status: int
-    signature: str
+    signature: str | None
 
     @property
     def explained(self) -> bool:
@@ -87,7 +91,9 @@ def _death(status: int) -> str:
     return f"was ended by {name}{hint}"
 
 
-def _signature(report: dict[str, str]) -> str:
+def _signature(report: dict[str, str]) -> str | None:
     """The last line of the traceback without numbers: addresses, ports and times differ, the error is the same."""
+    if re.search(LOST_PEER, report["traceback"]):
+        return None
     lines = [line for line in report["traceback"].strip().splitlines() if line and not line.startswith(" ")]
     return re.sub(r"0x[0-9a-f]+|\d+", "#", lines[-1] if lines else report["message"])[:300]
