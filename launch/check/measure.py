@@ -7,6 +7,7 @@ element changes that, because no element of the vector is zero.
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -89,5 +90,6 @@ def synchronize(device: torch.device) -> None:
 
 def _forget(device: torch.device) -> None:
     """Give the memory back, and let training's own records of its peak begin at nothing."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
+    with suppress(RuntimeError):  # a GPU that has failed fails here again; that is in the report already
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)

@@ -62,9 +62,9 @@ def time_all_reduce(world: World) -> float:
     for _ in range(WARM_UP + TRIES):
         values = torch.full((_elements(world, REDUCE_MIB),), float(world.rank + 1), device=world.device)
         seconds.append(_timed(partial(add_up, values), world.device))
-        wrong += [] if bool((values == expected).all()) else [f"{float(values[0]):g}"]
+        wrong += values[values != expected][:1].tolist()
     if wrong:
-        raise _TrafficError(f"the sum over all ranks is wrong ({wrong[0]}, not {expected})")
+        raise _TrafficError(f"the sum over all ranks is wrong ({wrong[0]:g}, not {expected})")
     return min(seconds[WARM_UP:])
 
 

@@ -105,10 +105,14 @@ def _messages(reports: Sequence[RankReport]) -> Iterator[Finding]:
     for error, ranks in failed.items():
         hosts = dict.fromkeys(report.host for report in ranks)
         where = ", ".join(hosts) if len(ranks) < len(reports) else "all nodes"
-        remedy = "check cables and firewalls between the nodes"
-        if ranks[0].device.type == "cuda":
-            remedy = "set NCCL_DEBUG=INFO and read the ranks' output; often NCCL_SOCKET_IFNAME names the wrong network"
+        remedy = leave_out(where) if len(ranks) < len(reports) else _network_remedy(ranks[0])
         yield Finding("refuse", where, f"{named(ranks)}: {error}", remedy)
+
+
+def _network_remedy(report: RankReport) -> str:
+    if report.device.type == "cpu":
+        return "check names, cables and firewalls between the nodes"
+    return "set NCCL_DEBUG=INFO and read the ranks' output; often NCCL_SOCKET_IFNAME names the wrong network"
 
 
 def _slow_messages(reports: Sequence[RankReport], limits: Limits) -> Iterator[Finding]:

@@ -90,7 +90,7 @@ def test_a_clock_that_is_behind_is_refused(results: dict[str, Any]) -> None:
 
 
 def test_a_wrong_sum_is_refused(results: dict[str, Any]) -> None:
-    assert "n2: rank 2: the sum over all ranks is wrong (" in refusal(results["wrong sum"])
+    assert "n2: rank 2: the sum over all ranks is wrong (11, not 10): leave n2 out" in refusal(results["wrong sum"])
 
 
 def test_a_folder_of_the_same_kind_that_is_another_one_is_refused(results: dict[str, Any]) -> None:
