@@ -93,10 +93,13 @@ def python(profile: ClusterProfile) -> str:
 def environment_lines(profile: ClusterProfile, folder: Path) -> list[str]:
     """Shell lines before Python: the site's, the variables, and the code that goes with the job."""
     code = shlex.quote(str(code_folder(folder)))
+    # `python -m` looks in the current folder first, which may be a checkout with other code.
+    not_here = "export PYTHONSAFEPATH=1" if sys.version_info >= (3, 11) else f"cd {code}"
     return [
         *profile.setup,
         *_exports(profile.environment),
         f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
+        not_here,
         # Since SLURM 22.05 `srun` does not take the number of cores from the job by itself.
         'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',
         'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"',
