@@ -13,7 +13,7 @@ from .beton_record import BetonRecord
 from .errors import DataPrepError
 from .manifest import MANIFEST_FILE, SAMPLES_FILE, load_manifest
 from .plan import Plan, claim_folder
-from .run import fitting_workers, only_one, run
+from .run import finished, fitting_workers, only_one, run
 from .write_ffcv import Mode, finished_beton, write_beton
 
 Formats = Literal["webdataset", "ffcv", "both"]
@@ -67,6 +67,13 @@ def prepare(
         if formats == "ffcv":
             _remove_tars(plan)
     return f"{done}; betons: {_describe(dict(zip(plan.splits, betons, strict=True)))}"
+
+
+def is_complete(plan: Plan, formats: Formats, mode: Mode) -> bool:
+    """Whether all that was asked for is there, in a folder that was claimed."""
+    if formats != "webdataset" and len(_finished(plan, mode)) < len(plan.splits):
+        return False
+    return formats == "ffcv" or finished(plan) is not None
 
 
 def _finished(plan: Plan, mode: Mode) -> dict[str, BetonRecord]:

@@ -61,14 +61,17 @@ def map_tasks(
 def _start_server() -> None:
     """Start the process that forks the workers, if there is none, deaf to Ctrl-C: so its workers are from birth.
 
-    A worker that was still being born would die of it, with a traceback for the user to wonder about.
+    A worker that was still being born would die of it, with a traceback for the user to wonder about. The same holds
+    for SIGUSR2, by which SLURM warns every process of a job that its time is up.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread may change what a signal does
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         forkserver.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
 
 

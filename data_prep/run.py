@@ -4,7 +4,7 @@ The preparation of a large data set is interrupted sooner or later. So whatever 
 node that goes down), finished shards stay, and running the same command again builds only what is missing; the result
 is the same to the byte as that of a run without interruption.
 
-For a job array, call `claim_folder` once, `build_shard` anywhere in any order, and `finish` at the end.
+For a job array, call `make_ready` once, `build_shard` anywhere in any order, and `finish` or `run` at the end.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def run(plan: Plan, workers: int | None = None, progress: bool = True) -> Summar
     started = time.monotonic()
     claim_folder(plan)
     with only_one(plan), ImageProgress("preparing", plan.num_images, shown=progress) as shown:
-        if (ready := _finished(plan)) is not None:
+        if (ready := finished(plan)) is not None:
             return _summary(plan, ready, plan.num_shards, started, nothing_to_do=True)
         _sweep(plan)
         recover_records(plan)
@@ -119,6 +119,21 @@ def run(plan: Plan, workers: int | None = None, progress: bool = True) -> Summar
             shown.say(f"stopped; finished shards in {plan.out} are kept: run the same command again to go on")
             raise
         return _summary(plan, finish(plan), found, started)
+
+
+def make_ready(plan: Plan) -> bool:
+    """Claim the folder for builders on other machines; returns whether there is anything to build.
+
+    Raises:
+        DataPrepError: if the folder belongs to another plan or another process is at work in it.
+    """
+    claim_folder(plan)
+    with only_one(plan):
+        if finished(plan) is not None:
+            return False
+        _sweep(plan)
+        recover_records(plan)
+    return True
 
 
 def fitting_workers(plan: Plan) -> int:
@@ -194,7 +209,7 @@ def _tasks(plan: Plan, split: str) -> list[ShardTask]:
     return [task for task in map(plan.task, range(plan.num_shards)) if task.split == split]
 
 
-def _finished(plan: Plan) -> dict[str, Manifest] | None:
+def finished(plan: Plan) -> dict[str, Manifest] | None:
     """The manifests, if all are there and their files have the right sizes."""
     files = (MANIFEST_FILE, SAMPLES_FILE, SOURCES_FILE)
     if not all((plan.out / split / name).exists() for split in plan.splits for name in files):

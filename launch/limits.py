@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cait_dist.config import RunConfig
@@ -12,7 +13,20 @@ from .wall_time import seconds_of
 
 
 def check_limits(profile: ClusterProfile, config: RunConfig) -> None:
+    """Compare a run's job with its profile's limits.
+
+    Raises:
+        SlurmError: with everything that is beyond them
+    """
+    check_places(profile, {"'runs_dir'": config.runs_dir, "'data.path'": config.data.path})
+
+
+def check_places(profile: ClusterProfile, places: Mapping[str, Path | str | None]) -> None:
     """Compare a job with its profile's limits.
+
+    Args:
+        profile: with the command line's options laid over it
+        places: what the nodes must see, by the name that the user knows it by; URLs and None are passed over
 
     Raises:
         SlurmError: with everything that is beyond them
@@ -25,9 +39,8 @@ def check_limits(profile: ClusterProfile, config: RunConfig) -> None:
     if limits.time is not None and seconds_of(profile.time) > seconds_of(limits.time):
         problems.append(f"--time {profile.time}: this cluster allows {limits.time}")
     if limits.shared_paths:
-        problems += _not_shared("runs_dir", config.runs_dir, limits.shared_paths)
-        if isinstance(config.data.path, Path):
-            problems += _not_shared("data.path", config.data.path, limits.shared_paths)
+        for name, place in places.items():
+            problems += _not_shared(name, place, limits.shared_paths) if isinstance(place, Path) else []
     if problems:
         raise SlurmError("\n  ".join(["the profile forbids this job:", *problems]))
 
@@ -47,4 +60,4 @@ def _not_shared(field: str, path: Path, shared: tuple[Path, ...]) -> list[str]:
     place = path.absolute()
     if any(place.is_relative_to(root) for root in shared):
         return []
-    return [f"'{field}' is {path}, which the nodes do not see: choose a folder under {' or '.join(map(str, shared))}"]
+    return [f"{field} is {path}, which the nodes do not see: choose a folder under {' or '.join(map(str, shared))}"]

@@ -68,6 +68,9 @@ def absolute(config: RunConfig) -> RunConfig:
     values["runs_dir"] = config.runs_dir.absolute()
     if isinstance(config.data.path, Path):
         values["data"]["path"] = config.data.path.absolute()
+    for chosen in values["evaluation"]["sets"]:
+        if chosen["path"] is not None:
+            chosen["path"] = chosen["path"].absolute()
     return RunConfig.model_validate(values)
 
 
@@ -209,7 +212,7 @@ def watch_start(job_id: str, folder: Path) -> None:
         if state == "FAILED" or "FAIL" in reason:
             raise SlurmError(
                 f"job {job_id} failed before its first line ({reason}, exit {facts.get('ExitCode', '?')}):"
-                f" most likely the node does not see {folder}; put runs_dir on a folder that all nodes share"
+                f" most likely the node does not see {folder}; put it on a folder that all nodes share"
             )
         if state == "PENDING" and time.monotonic() > began + PENDING_SECONDS:
             return

@@ -45,7 +45,7 @@ def launch(
 
     The same command again goes on with a run whose job has ended. `--cluster local` trains here, in the foreground.
     """
-    options = _profile_options(locals())
+    options = profile_options(locals())
     if cluster == "local":
         raise typer.Exit(_train_here(config, overrides or [], options))
     from launch.submit import dry_run as describe  # noqa: PLC0415
@@ -87,7 +87,7 @@ def sweep(
 
     The same command again goes on with the members that are neither finished nor in the queue.
     """
-    options = _profile_options(locals())
+    options = profile_options(locals())
     from launch.sweep import describe, read_sweep, run_here, submit_sweep  # noqa: PLC0415
 
     asked = read_sweep(config, overrides or [])
@@ -146,10 +146,24 @@ def cancel(
         typer.echo(line)
 
 
-def _profile_options(given: dict[str, Any]) -> dict[str, Any]:
+def profile_options(given: dict[str, Any]) -> dict[str, Any]:
     """The options of a command that a cluster profile has too."""
-    ours = ("config", "overrides", "cluster", "dry_run", "parallel", "only")
-    return {key: value for key, value in given.items() if key not in ours}
+    known = (
+        "nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task", "memory_gb", "time", "partition", "account", "qos",
+        "constraint", "exclude", "comment",
+    )  # fmt: skip
+    return {key: value for key, value in given.items() if key in known}
+
+
+def refuse_without_cluster(options: dict[str, Any], **more: Any) -> None:
+    """Refuse options that only a cluster understands; those that are None were not given.
+
+    Raises:
+        ConfigError: naming them
+    """
+    from launch.profile import refuse_cluster_options  # noqa: PLC0415
+
+    refuse_cluster_options({"nodes": None, **options, **more})
 
 
 def _say_how_to_go_on(logs: str, place: Path) -> None:

@@ -65,6 +65,8 @@ class Evaluation:
             CheckpointError: if checkpoints were damaged, after the others were evaluated
         """
         handled: set[str] = set()
+        if self._follow:
+            self._say(f"following {self.run_dir} until it is finished")
         while True:
             # Asked before looking: a checkpoint that is saved in between belongs to a run that is not over.
             end = self._end() if self._follow else "evaluated"
