@@ -50,12 +50,13 @@ class World:
         dist.destroy_process_group()
 
 
-def join(timeout_seconds: float, environment: Mapping[str, str] = os.environ) -> World:
+def join(timeout_seconds: float, environment: Mapping[str, str] = os.environ, *, to_train: bool = True) -> World:
     """Join the group described by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 
     Args:
         timeout_seconds: how long a collective waits for a silent rank before it raises
         environment: where the variables are looked up; without RANK this process is a group of one
+        to_train: load DeepSpeed, which takes as long as torch
 
     Raises:
         RendezvousError: when ranks do not come, with their numbers
@@ -63,7 +64,8 @@ def join(timeout_seconds: float, environment: Mapping[str, str] = os.environ) ->
     rank, size = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
     device = _choose_device(int(environment.get("LOCAL_RANK", 0)))
     timeout = timedelta(seconds=timeout_seconds)
-    _prepare_deepspeed(device)
+    if to_train:
+        _prepare_deepspeed(device)
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
         store=meet(environment, rank, size, device.type, timeout),

@@ -63,7 +63,7 @@ def check_program(run_dir: Path, limits: Limits | None = None, join_seconds: flo
 
     from .collective import gather_reports  # noqa: PLC0415
 
-    world = join(join_seconds)
+    world = join(join_seconds, to_train=False)
     reports = gather_reports(world, run_dir)
     findings = judge(reports, limits or Limits())
     if world.is_main:
