@@ -33,7 +33,7 @@ from .limits import check_partition, check_places
 from .one_task import executor_of, log_path, note_jobs, one_task_profile, refuse_while_queued
 from .profile import ClusterProfile
 from .sbatch import code_folder, script_of
-from .slurm_commands import cancel
+from .slurm_commands import SlurmError, cancel
 from .snapshot import snapshot_code
 from .submit import check_script, submit_jobs, watch_start
 
@@ -46,15 +46,15 @@ class BuildShards(PlainTask):
 
     Args:
         tasks: its shards
-        place: folder that a relative path of the source begins in
+        place: see `Order`
     """
 
-    def __init__(self, tasks: Sequence[ShardTask], place: str) -> None:
+    def __init__(self, tasks: Sequence[ShardTask], place: Path | None) -> None:
         self.tasks, self.place = tuple(tasks), place
 
     def work(self) -> None:
         """Build what is missing of its shards."""
-        os.chdir(self.place)
+        _go_to(self.place)
         for number, (task, built) in enumerate(map_tasks(build_task, self.tasks, granted_cores()), 1):
             how = "found finished" if built.found_finished else "built"
             print(f"{number}/{len(self.tasks)} {task.path.name}: {len(built.record.rows):,} images, {how}", flush=True)
@@ -65,16 +65,22 @@ class FinishDataset(PlainTask):
 
     Args:
         order: the whole data set
-        place: folder that a relative path of the source begins in
     """
 
-    def __init__(self, order: Order, place: str) -> None:
-        self.order, self.place = order, place
+    def __init__(self, order: Order) -> None:
+        self.order = order
 
     def work(self) -> None:
         """Build what the array has left, write the manifests and the betons."""
-        os.chdir(self.place)
+        _go_to(self.order.place)
         print(self.order.carry_out(granted_cores()), flush=True)
+
+
+def _go_to(place: Path | None) -> None:
+    try:
+        os.chdir(place or ".")
+    except OSError:
+        raise SlurmError(f"this node does not see {place}: give SOURCE by a full path that all nodes share") from None
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,15 @@ class Order:
         formats: webdataset, ffcv or both.
         mode: of images in betons.
         real: ReaL labels of val.
+        place: folder in which the path of the source begins, which goes into the manifest as it was given; None for a
+            full path.
     """
 
     plan: Plan
     formats: Formats
     mode: Mode
     real: RealLabels | None = None
+    place: Path | None = None
 
     def carry_out(self, workers: int | None = None) -> str:
         """Build what is missing; returns what was done, in a line for each part of it."""
@@ -125,7 +134,7 @@ class ArrayJob:
         """Member i builds shards i, i + N, i + 2 N, …: all have as many of every split, give or take one."""
         plan = self.order.plan
         parts = [range(i, plan.num_shards, self.jobs) for i in range(self.jobs)]
-        return [BuildShards([plan.task(number) for number in part], str(Path.cwd())) for part in parts]
+        return [BuildShards([plan.task(number) for number in part], self.order.place) for part in parts]
 
     def executor(self, after: str | None = None) -> Any:
         """Of submitit: for the array, or for the job after it."""
@@ -147,25 +156,33 @@ class ArrayJob:
         )
 
 
-def plan_array(
-    order: Order, source: str, cluster: str, options: dict[str, Any], jobs: int | None, parallel: int | None
-) -> ArrayJob:
-    """Check the profile, and divide the work.
+def array_profile(source: str, out: Path, cluster: str, options: dict[str, Any]) -> ClusterProfile:
+    """The profile for the members, checked before the source is looked through, which may take minutes.
+
+    Args:
+        source: as the user gave it
+        out: folder of the data set
+        cluster: name or file of the profile
+        options: of the command line, which win
+
+    Raises:
+        ConfigError: if something in the profile or the options is wrong
+        SlurmError: if the profile's limits forbid it
+    """
+    profile = one_task_profile(cluster, options, gpus=0)
+    check_places(profile, {"--out": out, "SOURCE": Path(source) if Path(source).exists() else None})
+    return profile
+
+
+def plan_array(order: Order, profile: ClusterProfile, jobs: int | None, parallel: int | None) -> ArrayJob:
+    """Divide the work.
 
     Args:
         order: what to prepare
-        source: as the user gave it
-        cluster: name or file of the profile
-        options: of the command line, which win
+        profile: from `array_profile`
         jobs: members of the array; None for as many as usual
         parallel: most of them at a time
-
-    Raises:
-        ValueError: of the project's own kinds
     """
-    profile = one_task_profile(cluster, options, gpus=0)
-    place = Path(source) if Path(source).exists() else None
-    check_places(profile, {"--out": order.plan.out, "SOURCE": place})
     return ArrayJob(order, profile, min(jobs or USUAL_MEMBERS, order.plan.num_shards), parallel)
 
 
@@ -193,7 +210,7 @@ def submit_array(job: ArrayJob) -> list[str]:
     ids = submit_jobs(job.executor(), job.members) if missing else []
     try:
         after = ids[0].partition("_")[0] if ids else None
-        ids += submit_jobs(job.executor(after), [FinishDataset(job.order, str(Path.cwd()))])
+        ids += submit_jobs(job.executor(after), [FinishDataset(job.order)])
     except ValueError:
         cancel({job_id.partition("_")[0] for job_id in ids})
         raise

@@ -66,6 +66,11 @@ def prep(
     options = profile_options(locals())
     if cluster == "local":
         refuse_without_cluster(options, jobs=jobs, parallel=parallel, dry_run=dry_run or None)
+    else:
+        from launch.array import Order, array_profile, plan_array  # noqa: PLC0415
+
+        out, options["cpus_per_task"] = out.absolute(), cpus_per_task or workers
+        profile = array_profile(source, out, cluster, options)
     from data_prep.formats import parse_formats, parse_mode, prepare  # noqa: PLC0415
     from data_prep.plan import make_plan  # noqa: PLC0415
     from data_prep.real_labels import read_real_labels  # noqa: PLC0415
@@ -73,13 +78,11 @@ def prep(
 
     chosen, mode = parse_formats(formats), parse_mode(ffcv_mode)
     images = open_source(source, image_size=image_size, val_share=val_share, seed=seed, split=split)
-    out = out if cluster == "local" else out.absolute()
     plan = make_plan(images, out, seed=seed, shard_size=shard_samples, max_broken=max_broken, resize=resize)
     labels = read_real_labels(real, plan) if real else None
     if cluster != "local":
-        from launch.array import Order, plan_array  # noqa: PLC0415
-
-        _submit(plan_array(Order(plan, chosen, mode, labels), source, cluster, options, jobs, parallel), dry_run)
+        place = None if Path(source).is_absolute() else Path.cwd()
+        _submit(plan_array(Order(plan, chosen, mode, labels, place), profile, jobs, parallel), dry_run)
         return
     typer.echo(prepare(plan, chosen, mode, workers=workers))
     if labels:
@@ -97,7 +100,8 @@ def _submit(job: "ArrayJob", dry_run: bool) -> None:
         typer.echo(job.order.carry_out())
         return
     numbers = list(dict.fromkeys(job_id.partition("_")[0] for job_id in ids))
-    typer.echo(f"Submitted jobs {' and '.join(numbers)}: {job}")
+    what = job if len(numbers) > 1 else "all shards are there; it writes what is missing of the rest"
+    typer.echo(f"Submitted {'jobs' if len(numbers) > 1 else 'job'} {' and '.join(numbers)}: {what}")
     typer.echo(f"watch      squeue --jobs={','.join(numbers)}")
     typer.echo(f"logs       {job.folder}/*_log.out; the last job's, which says what was done: {job.log(ids[-1])}")
     typer.echo(f"end        scancel {' '.join(numbers)}; the same command goes on")
