@@ -1,6 +1,7 @@
 """`cait cluster …`: a small real Slurm cluster on this machine."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,5 +142,7 @@ def _existing(folder: Path | None) -> "MiniCluster":
 def _become(cluster: "MiniCluster", command: list[str] | None, node: str | None) -> None:
     """Turn into the command, which so has this terminal, its signals and the exit status."""
     words = command[1:] if command and command[0] == "--" else command
+    # Last, so that it changes nothing: this very cait is found in there, though its environment be not activated.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     argv = cluster.command(words or [os.environ.get("SHELL", "bash")], node)
     os.execvp(argv[0], argv)

@@ -147,6 +147,11 @@ def test_the_command_hands_over_everything(cluster: MiniCluster, tmp_path: Path)
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "n3\n"
 
 
+def test_cait_is_found_on_the_head_without_an_activated_environment(cluster: MiniCluster) -> None:
+    command = [CAIT, "cluster", "exec", "--dir", cluster.folder, "--", "cait", "--version"]
+    subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=True)
+
+
 def test_wrong_orders_are_explained(cluster: MiniCluster) -> None:
     with pytest.raises(MiniClusterError, match="there is no node n9; there are n1 to n6"):
         cluster.cut("n9")
