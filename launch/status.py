@@ -100,7 +100,7 @@ def status_of(run_dir: Path, jobs: dict[str, QueuedJob] | None, name: str) -> Ru
     last: dict[str, Any] = facts["attempts"][-1] if facts["attempts"] else {}
     state, remark = _state(run, record, job, last, known=jobs is not None)
     rows = attempt_metrics(run.attempt(last["number"])) if last else []
-    step = rows[-1]["step"] if rows else last.get("resumed_from") or 0
+    step = max(rows[-1]["step"] if rows else 0, last.get("step") or 0, last.get("resumed_from") or 0)
     total = facts.get("total_steps")
     return RunStatus(
         run=name,

@@ -21,6 +21,7 @@ from data_prep.sources import open_source
 from launch.array import ArrayJob, BuildShards, Order, array_profile, plan_array, scripts_of, submit_array
 from launch.job.plain import PlainTask, granted_cores, take_signals_alone
 from launch.one_task import one_task_profile
+from launch.sbatch import script_of
 from launch.slurm_commands import SlurmError
 
 WHOLE_NODES = """
@@ -225,6 +226,7 @@ def test_only_what_is_missing_is_submitted_and_never_twice(
 ) -> None:
     job = array(profile, tmp_path / "out", 3)
     assert submit_array(job) == ["7_0", "7_1", "7_2", "8"]
+    assert "#SBATCH --dependency=afterany:7\n" in script_of(slurm["submitted"][-1][0])
     slurm["queued"] = []
     with pytest.raises(SlurmError, match="scancel 7"):
         submit_array(job)
