@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from cait_dist.tracking.metrics import Row, attempt_metrics, series
+from cait_dist.tracking.metrics import Row, recent_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError, read_json
 
 from .job_record import CANCELLED, REFUSED, JobRecord, launch_dir
@@ -99,7 +99,7 @@ def status_of(run_dir: Path, jobs: dict[str, QueuedJob] | None, name: str) -> Ru
     facts = run.read_record()
     last: dict[str, Any] = facts["attempts"][-1] if facts["attempts"] else {}
     state, remark = _state(run, record, job, last, known=jobs is not None)
-    rows = attempt_metrics(run.attempt(last["number"])) if last else []
+    rows = recent_metrics(run.attempt(last["number"])) if last else []
     step = max(rows[-1]["step"] if rows else 0, last.get("step") or 0, last.get("resumed_from") or 0)
     total = facts.get("total_steps")
     return RunStatus(

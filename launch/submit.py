@@ -64,14 +64,15 @@ def read_order(config_path: Path, overrides: Sequence[str], cluster: str, option
 
 def absolute(config: RunConfig) -> RunConfig:
     """The same with its places as absolute paths: a job may start in another folder."""
-    values = config.model_dump()
-    values["runs_dir"] = config.runs_dir.absolute()
-    if isinstance(config.data.path, Path):
-        values["data"]["path"] = config.data.path.absolute()
-    for chosen in values["evaluation"]["sets"]:
-        if chosen["path"] is not None:
-            chosen["path"] = chosen["path"].absolute()
-    return RunConfig.model_validate(values)
+    return RunConfig.model_validate(_absolute(config.model_dump()))
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _absolute(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_absolute(inner) for inner in value)
+    return value.absolute() if isinstance(value, Path) else value
 
 
 def submit(order: Order) -> JobRecord:

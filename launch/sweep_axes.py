@@ -63,6 +63,21 @@ def _values(argument: str, text: str) -> list[str]:
     return [str(number) for number in range(first, last + 1)]
 
 
+def read_array(text: str) -> tuple[str, int | None]:
+    """SLURM's way to ask for an array, with seeds for indices: ``0-4%2`` or ``1,5,7``.
+
+    Returns:
+        the axis of the seeds, and how many at a time; None for all
+
+    Raises:
+        SweepError: if it is written otherwise
+    """
+    found = re.fullmatch(r"(\d+-\d+|\d+(?:,\d+)+)(?:%([1-9]\d*))?", text)
+    if found is None:
+        raise SweepError(f"--array {text}: write a range of seeds (0-4), or several (1,5,7), and %2 for two at a time")
+    return f"seed={found.group(1).replace('-', '..')}", int(found.group(2)) if found.group(2) else None
+
+
 def members(axes: dict[str, list[str]]) -> list[Member]:
     """The product of all axes; the last one changes fastest.
 

@@ -39,6 +39,9 @@ def launch(
     constraint: Constraint = None,
     exclude: Exclude = None,
     comment: Comment = None,
+    array: Annotated[
+        str | None, typer.Option(metavar="SEEDS", help="0-4%2: a run for each seed, two at a time")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Submit a training run to SLURM. Preempted, timed out or losing a node, it comes back and goes on.
@@ -46,6 +49,11 @@ def launch(
     The same command again goes on with a run whose job has ended. `--cluster local` trains here, in the foreground.
     """
     options = profile_options(locals())
+    if array is not None:
+        from launch.sweep_axes import read_array  # noqa: PLC0415
+
+        seeds, parallel = read_array(array)
+        return _sweep(config, [*(overrides or []), seeds], cluster, options, parallel, None, dry_run)
     if cluster == "local":
         raise typer.Exit(_train_here(config, overrides or [], options))
     from launch.submit import dry_run as describe  # noqa: PLC0415
@@ -53,12 +61,11 @@ def launch(
 
     order = read_order(config, overrides or [], cluster, options)
     if dry_run:
-        typer.echo(describe(order), nl=False)
-        return
+        return typer.echo(describe(order), nl=False)
     record = submit(order)
     run = order.config.run_dir
     typer.echo(f"Submitted job {record.job_id}: {record.nodes} nodes × {record.tasks_per_node} tasks, {run}")
-    _say_how_to_go_on(f"cait logs {run} --follow", run)
+    return _say_how_to_go_on(f"cait logs {run} --follow", run)
 
 
 def sweep(
@@ -87,19 +94,7 @@ def sweep(
 
     The same command again goes on with the members that are neither finished nor in the queue.
     """
-    options = profile_options(locals())
-    from launch.sweep import describe, read_sweep, run_here, submit_sweep  # noqa: PLC0415
-
-    asked = read_sweep(config, overrides or [])
-    if dry_run:
-        typer.echo(describe(asked, cluster, options, parallel, only))
-    elif cluster == "local":
-        raise typer.Exit(run_here(asked, _processes(options), only))
-    elif records := submit_sweep(asked, cluster, options, parallel, only):
-        typer.echo(f"Submitted array {records[0].array_id}: {len(records)} members, {asked.folder}")
-        _say_how_to_go_on(f"cait logs {asked.folder}/MEMBER --follow", asked.folder)
-    else:
-        typer.echo(f"every member of {asked.folder} is finished or in the queue: nothing to do")
+    _sweep(config, overrides or [], cluster, profile_options(locals()), parallel, only, dry_run)
 
 
 def status(
@@ -183,3 +178,26 @@ def _train_here(config: Path, overrides: list[str], options: dict[str, Any]) -> 
     from launch.train import train_locally  # noqa: PLC0415
 
     return train_locally(config, overrides, _processes(options), None, "auto")
+
+
+def _sweep(
+    config: Path,
+    arguments: list[str],
+    cluster: str,
+    options: dict[str, Any],
+    parallel: int | None,
+    only: str | None,
+    dry_run: bool,
+) -> None:
+    from launch.sweep import describe, read_sweep, run_here, submit_sweep  # noqa: PLC0415
+
+    asked = read_sweep(config, arguments)
+    if dry_run:
+        typer.echo(describe(asked, cluster, options, parallel, only))
+    elif cluster == "local":
+        raise typer.Exit(run_here(asked, _processes(options), only))
+    elif records := submit_sweep(asked, cluster, options, parallel, only):
+        typer.echo(f"Submitted array {records[0].array_id}: {len(records)} members, {asked.folder}")
+        _say_how_to_go_on(f"cait logs {asked.folder}/MEMBER --follow", asked.folder)
+    else:
+        typer.echo(f"every member of {asked.folder} is finished or in the queue: nothing to do")

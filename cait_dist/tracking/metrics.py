@@ -8,6 +8,7 @@ its successor resumed from, and each step has one value.
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,6 +59,21 @@ def read_metrics(run: RunDirectory) -> list[Row]:
 def attempt_metrics(attempt_dir: Path) -> list[Row]:
     """The lines of one attempt alone, also those beyond the step that its successor went on from."""
     return [row for row in _complete_lines(attempt_dir / "metrics.jsonl") if "step" in row]
+
+
+def recent_metrics(attempt_dir: Path, max_bytes: int = 1 << 16) -> list[Row]:
+    """The last lines of one attempt: what is asked of many runs must not read all that they have written."""
+    try:
+        with (attempt_dir / "metrics.jsonl").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - max_bytes))
+            text = file.read()
+    except FileNotFoundError:
+        return []
+    if size > max_bytes:
+        text = text.partition(b"\n")[2]
+    lines = text.rpartition(b"\n")[0].split(b"\n")
+    return [row for row in map(json.loads, filter(None, lines)) if "step" in row]
 
 
 def series(rows: list[Row], key: str) -> list[tuple[int, float]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.tracking.metrics import attempt_metrics
-from cait_dist.tracking.run_directory import RunDirectory, timestamp
+from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError, timestamp
 from launch.failure import Failure, first_failure, noted_exits
 from launch.job.allocation import Allocation
 from launch.job.verdict import Action, Ended, Verdict, decide
@@ -36,10 +36,22 @@ def main(step_status: int) -> int:
     print(f"job {allocation.job_id}, attempt {number}: {verdict.action.value} — {verdict.reason}", flush=True)
     if verdict.action is Action.REQUEUE:
         return _come_back(allocation)
+    if failure is not None:
+        _tell_mlflow(run)
     close_parent_if_done(run.path)
-    if verdict.action is Action.DONE or failure is None:
-        return 0
-    return failure.status
+    return failure.status if failure is not None else 0
+
+
+def _tell_mlflow(run: RunDirectory) -> None:
+    """A run whose rank 0 died would be shown as running for ever."""
+    if not run.mirror.exists():
+        return
+    from cait_dist.tracking.sync import sync_to_mlflow  # noqa: PLC0415 - few runs end like this
+
+    try:
+        sync_to_mlflow(run.path)
+    except RunDirectoryError as error:
+        print(f"MLflow does not know that the run has failed: {error}", flush=True)
 
 
 def _note_outcome(run: RunDirectory, number: int, step_status: int) -> Failure | None:

@@ -84,12 +84,19 @@ def test_the_database_beside_the_runs_holds_the_run(tiny_config: Path) -> None:
 
 
 def test_a_killed_and_resumed_run_is_one_run_with_one_value_per_step(tiny_config: Path, server: str) -> None:
+    from mlflow import MlflowClient  # noqa: PLC0415
+
     arguments = ("tracking.mlflow=true", f"tracking.uri={server}", "--processes", "2")
     first = start(tiny_config, *arguments)
     first.wait_for_checkpoint(10)
     first.wait_for_step(14)
     first.rank(0).kill()
     first.finish()
+    shown = subprocess.run([str(CAIT), "status", str(first.run.path)], capture_output=True, text=True, check=True)
+    assert "lost" in shown.stdout
+    assert "MLflow shows it as KILLED now" in shown.stderr
+    killed = MlflowClient(server).get_run(read_json(first.run.mirror)["run_id"])
+    assert killed.info.status == "KILLED"
     run = train(tiny_config, *arguments)
     assert len(run.attempts()) == 2
     check(run, server)

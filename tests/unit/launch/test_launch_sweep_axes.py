@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.sweep_axes import Member, SweepError, members, split_arguments
+from launch.sweep_axes import Member, SweepError, members, read_array, split_arguments
 
 
 def test_commas_and_ranges_make_axes_and_the_rest_is_shared() -> None:
@@ -57,3 +57,11 @@ def test_no_axis_is_no_sweep() -> None:
 def test_two_members_with_one_name_are_refused() -> None:
     with pytest.raises(SweepError, match="two members would be called"):
         members({"data.path": ["a b", "a:b"]})
+
+
+def test_an_array_is_a_sweep_over_seeds() -> None:
+    assert read_array("0-4%2") == ("seed=0..4", 2)
+    assert read_array("1,5,7") == ("seed=1,5,7", None)
+    for wrong in ("", "4", "0-4%0", "a-b", "0..4"):
+        with pytest.raises(SweepError, match="--array"):
+            read_array(wrong)

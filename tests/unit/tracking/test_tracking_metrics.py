@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from cait_dist.tracking.metrics import MetricsWriter, read_metrics, series
+from cait_dist.tracking.metrics import MetricsWriter, read_metrics, recent_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
 
 
@@ -38,6 +38,18 @@ def test_a_line_torn_by_a_crash_is_left_out(tmp_path: Path) -> None:
     with (run.attempt(1) / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "train/lo')
     assert [row["step"] for row in read_metrics(run)] == [1, 2, 3]
+
+
+def test_the_last_lines_are_read_without_the_first(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    attempt(run, 1, 0, range(1, 500), 1.0)
+    with (run.attempt(1) / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 500, "train/lo')
+    recent = recent_metrics(run.attempt(1), max_bytes=1000)
+    assert [row["step"] for row in recent] == list(range(500 - len(recent), 500))
+    assert 10 < len(recent) < 30
+    assert recent_metrics(run.attempt(1)) == read_metrics(run)
+    assert recent_metrics(run.attempt(2)) == []
 
 
 def test_attempt_ten_comes_after_attempt_nine(tmp_path: Path) -> None:
