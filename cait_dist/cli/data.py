@@ -2,24 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .launching import (
-    Account,
-    Cluster,
-    Constraint,
-    CpusPerTask,
-    DryRun,
-    Exclude,
-    Memory,
-    Partition,
-    Qos,
-    Time,
-    profile_options,
-    refuse_without_cluster,
-)
+from .cluster_options import Cluster, DryRun, refuse_without_cluster, takes_profile_options
 
 if TYPE_CHECKING:
     from launch.array import ArrayJob
@@ -27,6 +14,7 @@ if TYPE_CHECKING:
 _SOURCE = "folder of images, ILSVRC archives, tars or parquet files; or the word digits"
 
 
+@takes_profile_options("nodes", "gpus_per_node", "tasks_per_node", "comment")
 def prep(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE, show_default=False)],
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write, one sub-folder per split")],
@@ -44,14 +32,8 @@ def prep(
     cluster: Cluster = "local",
     jobs: Annotated[int | None, typer.Option(min=1, help="members of the job array; default: 16")] = None,
     parallel: Annotated[int | None, typer.Option(min=1, help="most members at a time; default: all")] = None,
-    cpus_per_task: CpusPerTask = None,
-    memory_gb: Memory = None,
-    time: Time = None,
-    partition: Partition = None,
-    account: Account = None,
-    qos: Qos = None,
-    constraint: Constraint = None,
-    exclude: Exclude = None,
+    *,
+    options: dict[str, Any],
     dry_run: DryRun = False,
 ) -> None:
     """Shard images into WebDataset tars, FFCV betons, or both. Killed at any moment, a second call goes on.
@@ -63,13 +45,12 @@ def prep(
     cait prep ILSVRC --out data/imagenet   the archives and the devkit, as they are
     cait prep V2 --out data/imagenet-v2 --split v2
     """  # noqa: D301 - the mark that keeps lines apart is a character, not two
-    options = profile_options(locals())
     if cluster == "local":
         refuse_without_cluster(options, jobs=jobs, parallel=parallel, dry_run=dry_run or None)
     else:
         from launch.array import Order, array_profile, plan_array  # noqa: PLC0415
 
-        out, options["cpus_per_task"] = out.absolute(), cpus_per_task or workers
+        out, options["cpus_per_task"] = out.absolute(), options["cpus_per_task"] or workers
         profile = array_profile(source, out, cluster, options)
     from data_prep.formats import parse_formats, parse_mode, prepare  # noqa: PLC0415
     from data_prep.plan import make_plan  # noqa: PLC0415

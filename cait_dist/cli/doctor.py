@@ -6,23 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from .arguments import Overrides
-from .launching import (
-    Account,
-    Constraint,
-    Exclude,
-    GpusPerNode,
-    Nodes,
-    Partition,
-    Qos,
-    TasksPerNode,
-    Time,
-)
-
-_PROFILE_FIELDS = (
-    "nodes", "gpus_per_node", "tasks_per_node", "time", "partition", "account", "qos", "constraint", "exclude",
-)  # fmt: skip
+from .cluster_options import takes_profile_options
 
 
+@takes_profile_options("cpus_per_task", "memory_gb", "comment")
 def doctor(
     config: Annotated[
         Path | None, typer.Argument(help="a run's YAML file: look at its data and MLflow too", show_default=False)
@@ -32,23 +19,14 @@ def doctor(
     cluster: Annotated[
         str | None, typer.Option(metavar="PROFILE", help="look at nodes of this cluster, together, as a job")
     ] = None,
-    nodes: Nodes = None,
-    gpus_per_node: GpusPerNode = None,
-    tasks_per_node: TasksPerNode = None,
-    time: Time = None,
-    partition: Partition = None,
-    account: Account = None,
-    qos: Qos = None,
-    constraint: Constraint = None,
-    exclude: Exclude = None,
+    *,
+    options: dict[str, Any],
 ) -> None:
     """Look at this machine, and at what a run needs; status 0 if it can train, 1 if something refuses.
 
     With --cluster: GPUs, drivers, clocks, the shared folder, arithmetic and network of the nodes a job would get.
     """
     if cluster is not None:
-        given = locals()
-        options = {key: given[key] for key in _PROFILE_FIELDS}
         raise typer.Exit(_look_at(cluster, options, config, overrides or []))
     import json  # noqa: PLC0415
     from dataclasses import asdict  # noqa: PLC0415

@@ -6,20 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .arguments import Overrides
-from .launching import (
-    Account,
-    Cluster,
-    Constraint,
-    CpusPerTask,
-    DryRun,
-    Exclude,
-    Memory,
-    Partition,
-    Qos,
-    Time,
-    profile_options,
-    refuse_without_cluster,
-)
+from .cluster_options import Cluster, DryRun, refuse_without_cluster, takes_profile_options
 
 if TYPE_CHECKING:
     from cait_dist.training.evaluation_request import Request
@@ -28,6 +15,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="run, or one of its che
 OneGpu = Annotated[int | None, typer.Option("--gpus-per-node", "--gpus", min=0, max=1, help="0: none; default: 1")]
 
 
+@takes_profile_options("nodes", "tasks_per_node", "comment", gpus_per_node=OneGpu)
 def evaluate(
     run: Run,
     overrides: Overrides = None,
@@ -36,21 +24,14 @@ def evaluate(
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="default: all of the run")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="every new checkpoint, until the run ends")] = False,
     cluster: Cluster = "local",
-    gpus_per_node: OneGpu = None,
-    cpus_per_task: CpusPerTask = None,
-    memory_gb: Memory = None,
-    time: Time = None,
-    partition: Partition = None,
-    account: Account = None,
-    qos: Qos = None,
-    constraint: Constraint = None,
-    exclude: Exclude = None,
+    *,
+    options: dict[str, Any],
     dry_run: DryRun = False,
 ) -> None:
     """Measure checkpoints of a run on its evaluation sets. What is known already is not measured again."""
-    options = profile_options(locals())
     if cluster == "local":
-        refuse_without_cluster({**options, "gpus_per_node": None}, gpus=gpus_per_node, dry_run=dry_run or None)
+        gpus = options["gpus_per_node"]
+        refuse_without_cluster({**options, "gpus_per_node": None}, gpus=gpus, dry_run=dry_run or None)
     from cait_dist.training.evaluation_request import Request  # noqa: PLC0415
 
     request = Request(run, step, tuple(weights or ()), tuple(sets or ()), follow, tuple(overrides or ()))

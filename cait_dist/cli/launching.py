@@ -6,39 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from .arguments import ConfigFile, Overrides, RunDir
-
-Cluster = Annotated[str, typer.Option(metavar="PROFILE", help="name in slurm/profiles, a YAML file, or local")]
-Nodes = Annotated[int | None, typer.Option("--nodes", "--nnodes", min=1, help="machines")]
-GpusPerNode = Annotated[int | None, typer.Option("--gpus-per-node", "--gpus", "--ngpus", min=0, help="on each")]
-TasksPerNode = Annotated[int | None, typer.Option(min=1, help="processes on each; default: one per GPU")]
-CpusPerTask = Annotated[int | None, typer.Option(min=1, help="cores per process")]
-Memory = Annotated[float | None, typer.Option("--mem", min=0, metavar="GB", help="per node; 0: all of it")]
-Time = Annotated[str | None, typer.Option("--time", "--timeout", help="limit: minutes, H:MM:SS or D-HH:MM:SS")]
-Partition = Annotated[str | None, typer.Option(help="partition")]
-Account = Annotated[str | None, typer.Option(help="account to charge")]
-Qos = Annotated[str | None, typer.Option(help="quality of service")]
-Constraint = Annotated[str | None, typer.Option(help="features that nodes must have")]
-Exclude = Annotated[str | None, typer.Option(metavar="NODES", help="nodes to avoid")]
-Comment = Annotated[str | None, typer.Option(help="shown by squeue and sacct")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="print plan and script, submit nothing")]
+from .cluster_options import Cluster, DryRun, takes_profile_options
 
 
+@takes_profile_options()
 def launch(
     config: ConfigFile,
     overrides: Overrides = None,
     cluster: Cluster = "local",
-    nodes: Nodes = None,
-    gpus_per_node: GpusPerNode = None,
-    tasks_per_node: TasksPerNode = None,
-    cpus_per_task: CpusPerTask = None,
-    memory_gb: Memory = None,
-    time: Time = None,
-    partition: Partition = None,
-    account: Account = None,
-    qos: Qos = None,
-    constraint: Constraint = None,
-    exclude: Exclude = None,
-    comment: Comment = None,
+    *,
+    options: dict[str, Any],
     array: Annotated[
         str | None, typer.Option(metavar="SEEDS", help="0-4%2: a run for each seed, two at a time")
     ] = None,
@@ -48,7 +25,6 @@ def launch(
 
     The same command again goes on with a run whose job has ended. `--cluster local` trains here, in the foreground.
     """
-    options = profile_options(locals())
     if array is not None:
         from launch.sweep_axes import read_array  # noqa: PLC0415
 
@@ -68,6 +44,7 @@ def launch(
     return _say_how_to_go_on(f"cait logs {run} --follow", run)
 
 
+@takes_profile_options()
 def sweep(
     config: ConfigFile,
     overrides: Annotated[
@@ -76,25 +53,15 @@ def sweep(
     cluster: Cluster = "local",
     parallel: Annotated[int | None, typer.Option(min=1, help="most members at a time; default: all")] = None,
     only: Annotated[str | None, typer.Option(metavar="PATTERN", help="members by name, e.g. 'lr_1e-3-*'")] = None,
-    nodes: Nodes = None,
-    gpus_per_node: GpusPerNode = None,
-    tasks_per_node: TasksPerNode = None,
-    cpus_per_task: CpusPerTask = None,
-    memory_gb: Memory = None,
-    time: Time = None,
-    partition: Partition = None,
-    account: Account = None,
-    qos: Qos = None,
-    constraint: Constraint = None,
-    exclude: Exclude = None,
-    comment: Comment = None,
+    *,
+    options: dict[str, Any],
     dry_run: DryRun = False,
 ) -> None:
     """Train every combination of several values: one job array, one parent run in MLflow, a run for each member.
 
     The same command again goes on with the members that are neither finished nor in the queue.
     """
-    _sweep(config, overrides or [], cluster, profile_options(locals()), parallel, only, dry_run)
+    _sweep(config, overrides or [], cluster, options, parallel, only, dry_run)
 
 
 def status(
@@ -139,26 +106,6 @@ def cancel(
 
     for line in cancel_runs(place, now):
         typer.echo(line)
-
-
-def profile_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of a command that a cluster profile has too."""
-    known = (
-        "nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task", "memory_gb", "time", "partition", "account", "qos",
-        "constraint", "exclude", "comment",
-    )  # fmt: skip
-    return {key: value for key, value in given.items() if key in known}
-
-
-def refuse_without_cluster(options: dict[str, Any], **more: Any) -> None:
-    """Refuse options that only a cluster understands; those that are None were not given.
-
-    Raises:
-        ConfigError: naming them
-    """
-    from launch.profile import refuse_cluster_options  # noqa: PLC0415
-
-    refuse_cluster_options({"nodes": None, **options, **more})
 
 
 def _say_how_to_go_on(logs: str, place: Path) -> None:
