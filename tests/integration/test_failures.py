@@ -33,6 +33,22 @@ def test_the_first_failing_rank_s_traceback_is_shown(tiny_config: Path, tmp_path
     assert training.run.read_record()["attempts"][0]["outcome"] == "failed"
 
 
+def test_an_attempt_that_another_has_followed_saves_nothing_more(tiny_config: Path) -> None:
+    # As on a node that the scheduler lost sight of, while it gave the run new ones.
+    training = start(tiny_config, "--processes", "2", "training.checkpoint.every_steps=4", "training.epochs=4")
+    training.wait_for_checkpoint(4)
+    training.run.attempt(2).mkdir()
+    record = training.run.record.read_text()
+    kept = {path.name for path in training.run.checkpoints.glob("step-*")}
+    status, _, err = training.finish()
+    assert status == 2
+    assert "attempt 2 at" in err
+    assert "has begun: this one ends" in err
+    later = {path.name for path in training.run.checkpoints.glob("step-*")} - kept
+    assert len(later) <= 1, "the save that was under way"
+    assert training.run.record.read_text() == record, "the record belongs to the successor"
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tiny_config: Path) -> None:
     status, _, err = start(tiny_config, "--processes", "2", "optimizer.lr=1e30", "optimizer.clip_grad=null").finish()
     assert status == 2

@@ -22,7 +22,7 @@ from slurm.minicluster import MiniCluster
 
 PROFILE = """
 nodes: 2
-gpus_per_node: 0
+gpus_per_node: {gpus}
 tasks_per_node: {tasks}
 memory_gb: 4
 time: {time}
@@ -59,11 +59,17 @@ def slow_steps(folder: Path, seconds: float) -> dict[str, str]:
 
 
 def write_profile(
-    folder: Path, name: str = "two", tasks: int = 1, time: str = "1:00:00", signal: int = 30, **sbatch: Any
+    folder: Path,
+    name: str = "two",
+    tasks: int = 1,
+    time: str = "1:00:00",
+    signal: int = 30,
+    gpus: int = 0,
+    **sbatch: Any,
 ) -> Path:
     """A cluster profile for the minicluster."""
     path = folder / f"{name}.yaml"
-    path.write_text(PROFILE.format(tasks=tasks, time=time, signal=signal, sbatch=json.dumps(sbatch)))
+    path.write_text(PROFILE.format(tasks=tasks, time=time, signal=signal, gpus=gpus, sbatch=json.dumps(sbatch)))
     return path
 
 
@@ -186,6 +192,12 @@ def rank_process(run_dir: Path, rank: int) -> int:
 
     found: int = wait_for(find, f"rank {rank} of {run_dir.name}")
     return found
+
+
+def environment_of(process: int) -> dict[str, str]:
+    """The variables that a process on this machine was started with."""
+    words = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def seconds_between(earlier: str, later: str) -> float:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cluster_runs import PYTHON, ClusterRun, cait, launch, run, slow_steps, write_profile
+from cluster_runs import (
+    PYTHON,
+    ClusterRun,
+    cait,
+    environment_of,
+    launch,
+    rank_process,
+    run,
+    slow_steps,
+    write_profile,
+)
 from training_command import evaluations, losses, train, wait_for
 
 from cait_dist.tracking.run_directory import RunDirectory, read_json
@@ -65,7 +75,7 @@ def one_node(config: Path) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def two_by_two(cluster: MiniCluster, config: Path) -> ClusterRun:
-    profile = write_profile(config.parent, "four", tasks=2)
+    profile = write_profile(config.parent, "four", tasks=2, gpus=2)
     return launch(cluster, config, profile, "tracking.mlflow=true", name="two-by-two")
 
 
@@ -96,6 +106,14 @@ def same_losses(run: RunDirectory, other: RunDirectory) -> bool:
     """Every step and evaluation, to what the order of a sum over the network may change."""
     pairs = zip([*losses(run), *evaluations(run)], [*losses(other), *evaluations(other)], strict=True)
     return all(a[0] == b[0] and abs(a[1] - b[1]) < 1e-5 for a, b in pairs)
+
+
+def test_the_ranks_see_the_gpus_that_slurm_gave_them(cluster: MiniCluster, two_by_two: ClusterRun) -> None:
+    # The second rank of a node: a launcher that numbers devices itself would show it number 1 alone.
+    seen = environment_of(rank_process(two_by_two.run.path, 3))
+    assert seen["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert (seen["RANK"], seen["LOCAL_RANK"], seen["WORLD_SIZE"], seen["LOCAL_WORLD_SIZE"]) == ("3", "1", "4", "2")
+    assert seen["MASTER_ADDR"] == "n1"
 
 
 def test_two_nodes_of_two_tasks_reach_the_losses_of_one_node(two_by_two: ClusterRun, one_node: RunDirectory) -> None:

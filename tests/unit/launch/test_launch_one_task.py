@@ -41,15 +41,6 @@ def profile(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.fixture
-def _srun_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in = tmp_path / "bin" / "srun"
-    stand_in.parent.mkdir()
-    stand_in.write_text("#!/bin/sh\nexit 1\n")
-    stand_in.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{stand_in.parent}:/usr/bin:/bin")
-
-
 def array(profile: str, out: Path, jobs: int | None = None, parallel: int | None = None, **options: object) -> ArrayJob:
     plan = make_plan(open_source("digits", image_size=8), out, shard_size=100)
     one = array_profile("digits", out, profile, options)

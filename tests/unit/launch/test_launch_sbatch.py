@@ -8,16 +8,6 @@ from launch.profile import ClusterProfile
 from launch.sbatch import make_executor, script_of
 
 
-@pytest.fixture
-def _srun_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # submitit asks for srun on the path before it writes a word; it is not called.
-    stand_in = tmp_path / "bin" / "srun"
-    stand_in.parent.mkdir()
-    stand_in.write_text("#!/bin/sh\nexit 1\n")
-    stand_in.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{stand_in.parent}:/usr/bin:/bin")
-
-
 def script(tmp_path: Path, members: int = 1, parallel: int | None = None, **profile: object) -> list[str]:
     made = ClusterProfile.model_validate({"nodes": 4, "gpus_per_node": 8, "python": "python3", **profile})
     return script_of(make_executor(tmp_path, made, "s24", parallel), members).splitlines()
