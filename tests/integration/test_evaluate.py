@@ -33,7 +33,12 @@ STEPS = [12, 23, 34, 45]
 
 KINDS_OF_RUN = {
     "zero2": ("training.zero.stage=2",),
-    "zero3": ("training.zero.stage=3", "training.precision=bf16", "evaluation.sets=[{name: val}]"),
+    "zero3": (
+        "training.zero.stage=3",
+        "training.precision=bf16",
+        "evaluation.sets=[{name: val}]",
+        "training.epochs=0.25",
+    ),
 }
 
 
@@ -76,7 +81,8 @@ def test_the_numbers_are_the_trainers_own(runs: dict[str, RunDirectory], kind: s
     assert done.returncode == 0, done.stderr
     found = recorded(runs[kind])
     sets = ("val",) if kind == "zero3" else ("val", "again")
-    assert list(found) == [(step, name, weights) for step in STEPS for weights in ("raw", "ema") for name in sets]
+    steps = STEPS[:2] if kind == "zero3" else STEPS
+    assert list(found) == [(step, name, weights) for step in steps for weights in ("raw", "ema") for name in sets]
     for (step, name, weights), entry in found.items():
         theirs = while_training(runs[kind], step, name, weights)
         assert (entry["top1"], entry["top5"]) == (theirs["top1"], theirs["top5"])
