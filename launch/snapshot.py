@@ -1,5 +1,6 @@
 """A copy of the code that goes with the job: what is edited after the submission changes nothing in the queue."""
 
+import compileall
 import hashlib
 import json
 import shutil
@@ -21,6 +22,8 @@ def snapshot_code(folder: Path) -> dict[str, str]:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     described = {**describe_code(), "digest": _digest(folder)}
     (folder / CODE_FILE).write_text(json.dumps(described, indent=1))
+    # Once here, instead of by hundreds of ranks at the same moment.
+    compileall.compile_dir(folder, quiet=2)
     return described
 
 

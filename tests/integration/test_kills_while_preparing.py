@@ -25,7 +25,9 @@ def prepare(out: Path, workers: int) -> "subprocess.Popen[bytes]":
 
 def progress(out: Path) -> int:
     """Shards that are finished, plus shards that a beton holds."""
-    lines = [max(path.read_bytes().count(b"\n") - 1, 0) for path in out.glob("*/.*.journal")]
+    # A journal outlives its beton's last step by a moment.
+    journals = [path for path in out.glob("*/.*.journal") if not list(path.parent.glob("*.beton"))]
+    lines = [max(path.read_bytes().count(b"\n") - 1, 0) for path in journals]
     betons = [len(list(path.parent.glob("*.tar"))) for path in out.glob("*/*.beton")]
     return len(list(out.glob("*/*.tar"))) + sum(lines) + sum(betons)
 
@@ -42,13 +44,14 @@ def test_ten_kills_at_random_moments_leave_no_trace(tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert prepare(undisturbed, 1).wait(120) == 0
     whole = progress(undisturbed)
-    moments = sorted(np.random.RandomState(4).choice(np.arange(1, whole - 1), KILLS, replace=False).tolist())
+    # Not the last few: a busy machine may let the preparation end before this process looks again.
+    moments = sorted(np.random.RandomState(4).choice(np.arange(1, whole * 9 // 10), KILLS, replace=False).tolist())
     reached = []
     for moment in moments:
         process = prepare(killed, 2)
-        while progress(killed) < moment:
-            assert process.poll() is None, process.stdout and process.stdout.read().decode()
+        while process.poll() is None and progress(killed) < moment:
             time.sleep(0.002)
+        assert process.poll() is None, process.stdout and process.stdout.read().decode()
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
         reached.append(progress(killed))

@@ -128,7 +128,7 @@ class ClusterRun:
 
         return parse_facts(run(self.cluster, ["scontrol", "-o", "show", "job", self.job_id]).stdout)
 
-    def wait_for_step(self, step: int, timeout: float = 240) -> None:
+    def wait_for_step(self, step: int, timeout: float = 400) -> None:
         """Wait until the newest attempt has done that step."""
         self._wait(lambda: [row for row in self._rows() if row["step"] >= step], f"step {step}", timeout)
 
@@ -138,11 +138,11 @@ class ClusterRun:
             lambda: [c for c in list_checkpoints(self.run.checkpoints) if c.step >= step], f"checkpoint {step}", timeout
         )
 
-    def wait_until_finished(self, timeout: float = 420) -> None:
+    def wait_until_finished(self, timeout: float = 700) -> None:
         """Wait for the end of the run."""
         self._wait(lambda: self.attempts and self.attempts[-1].get("outcome") == "finished", "the end", timeout)
 
-    def wait_until_gone(self, timeout: float = 240) -> None:
+    def wait_until_gone(self, timeout: float = 400) -> None:
         """Wait until the job has left the queue."""
         self._wait(lambda: self.job_id not in self._queue(), "the job's end", timeout)
 
@@ -169,7 +169,7 @@ def launch(
     cluster: MiniCluster, config: Path, profile: Path, *arguments: str, name: str, **environment: str
 ) -> ClusterRun:
     """`cait launch CONFIG name=NAME … --cluster PROFILE`; it must succeed."""
-    done = cait(cluster, "launch", config, f"name={name}", *arguments, "--cluster", profile, **environment)
+    done = cait(cluster, "launch", config, f"name={name}", PATIENCE, *arguments, "--cluster", profile, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Submitted job" in done.stdout
     return ClusterRun(cluster, RunDirectory(config.parent / "runs" / name))
@@ -207,3 +207,5 @@ def seconds_between(earlier: str, later: str) -> float:
 
 
 PYTHON = sys.executable
+PATIENCE = "training.collective_timeout=240"
+"""Many ranks that start on few cores do not come together within a minute."""

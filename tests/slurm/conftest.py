@@ -14,9 +14,12 @@ def _slurm() -> None:
         pytest.skip(f"no Slurm cluster can be made here: {reason}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniCluster]:
-    """Six nodes with eight pretended GPUs each, shared by the session: leave it as you found it."""
+    """Six nodes with eight pretended GPUs each, shared by the tests of a file: leave it as you found it.
+
+    It is up in a second, so each file has its own, and tests elsewhere find no process that is not theirs.
+    """
     folder: Path = tmp_path_factory.mktemp("slurm") / "cluster"
     # It ends with the tests even if they are killed.
     with MiniCluster.up(folder, nodes=6, gpus=8, stay=False) as cluster:

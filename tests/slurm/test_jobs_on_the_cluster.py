@@ -159,6 +159,6 @@ def test_a_following_evaluation_comes_back_when_warned_and_ends_when_cancelled(
     job_id, log = waiting
     run(cluster, ["scancel", "--signal=USR2", job_id])
     wait_for(lambda: log.read_text().count("until it is finished") == 2, "the second start", timeout=60)
-    assert log.read_text().count("Requeued job") == 1, log.read_text()
+    assert log.read_text().count("Calling checkpoint method") == 1, log.read_text()
     run(cluster, ["scancel", job_id])
     wait_until_gone(cluster, job_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster_runs import (
+    PATIENCE,
     PYTHON,
     ClusterRun,
     cait,
@@ -42,7 +43,15 @@ class Checkout:
 
     def launch(self, cluster: MiniCluster, config: Path, profile: Path, name: str) -> ClusterRun:
         """`cait launch`, run from this checkout."""
-        command = [PYTHON, "-c", "from cait_dist.cli import main; main()", "launch", str(config), f"name={name}"]
+        command = [
+            PYTHON,
+            "-c",
+            "from cait_dist.cli import main; main()",
+            "launch",
+            str(config),
+            f"name={name}",
+            PATIENCE,
+        ]
         slow = slow_steps(self.folder / "slow", 0.3)
         paths = f"{self.folder}:{slow['PYTHONPATH']}"
         done = run(cluster, [*command, "--cluster", str(profile)], cwd=self.folder, **slow | {"PYTHONPATH": paths})
@@ -82,7 +91,7 @@ def two_by_two(cluster: MiniCluster, config: Path) -> ClusterRun:
 @pytest.fixture(scope="module")
 def without_submitit(cluster: MiniCluster, config: Path) -> ClusterRun:
     options = ["--nodes=2", "--ntasks-per-node=2", "--mem=4G", f"--output={config.parent}/sbatch-%j.out"]
-    words = ["sbatch", *options, str(ROOT / "slurm/train.sbatch"), str(config), "name=without-submitit"]
+    words = ["sbatch", *options, str(ROOT / "slurm/train.sbatch"), str(config), "name=without-submitit", PATIENCE]
     done = run(cluster, words, PYTHON=PYTHON, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     return ClusterRun(cluster, RunDirectory(config.parent / "runs" / "without-submitit"))

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from cluster_runs import ClusterRun, cait, run, slow_steps, write_profile
+from cluster_runs import PATIENCE, ClusterRun, cait, run, slow_steps, write_profile
 from training_command import losses, wait_for
 
 from cait_dist.tracking.run_directory import RunDirectory, read_json
@@ -26,7 +26,13 @@ def words(tmp_path_factory: pytest.TempPathFactory, shared_config: Path) -> list
     config = folder / "tiny.yaml"
     config.write_text(shared_config.read_text().replace(str(shared_config.parent / "runs"), str(folder / "runs")))
     profile = write_profile(folder, "one")
-    settings = ("name=grid", "training.epochs=0.12", "tracking.mlflow=true", "training.checkpoint.every_steps=4")
+    settings = (
+        "name=grid",
+        PATIENCE,
+        "training.epochs=0.12",
+        "tracking.mlflow=true",
+        "training.checkpoint.every_steps=4",
+    )
     return ["sweep", str(config), *AXES, *settings, "--cluster", str(profile), "--parallel", "2", "--nodes", "1"]
 
 
