@@ -7,7 +7,9 @@ one-word messages between hosts, which therefore never wait for a GPU.
 """
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -100,8 +102,24 @@ def _choose_device(local_rank: int) -> torch.device:
 
 def _prepare_deepspeed(device: torch.device) -> None:
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    import deepspeed  # noqa: PLC0415
+    # Its autotuner would load all of MLflow on every rank, where it is installed, to use it in another program.
+    with _hidden("mlflow"):
+        import deepspeed  # noqa: PLC0415
 
     deepspeed.utils.logger.setLevel("WARNING")
     # On CPUs DeepSpeed would compile an operator that only inference uses, for minutes, on every rank.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Make imports of a module fail, unless it is loaded already."""
+    if module in sys.modules:
+        yield
+        return
+    # What Python takes for a module that is not to be had.
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

@@ -101,6 +101,13 @@ def test_a_job_starts_and_ends_without_torch() -> None:
     assert not loaded_after(jobs) & {"torch", "deepspeed", "mlflow"}
 
 
+def test_ranks_load_deepspeed_without_the_mlflow_that_it_would_bring_along() -> None:
+    prepare = "import torch, cait_dist.training.process_group as group; group._prepare_deepspeed(torch.device('cpu'))"
+    loaded = loaded_after(prepare)
+    assert "deepspeed" in loaded
+    assert "mlflow" not in loaded
+
+
 def test_help_answers_within_a_few_interpreter_starts() -> None:
     # A ratio within one run: half a second on an idle machine is about fifteen starts of a bare interpreter.
     bare = min(seconds([sys.executable, "-c", "pass"]) for _ in range(5))
