@@ -95,7 +95,8 @@ class Trainer:
             self._record(result, began)
             asked.wait()
             stopping = bool(answer.item())
-            if self._evaluation_is_due() and not stopping:
+            # Who is asked to stop in the last step finishes: nobody would come back to evaluate it.
+            if self._evaluation_is_due() and (not stopping or self.step >= total):
                 self._evaluate()
             if stopping or self._checkpoint_is_due():
                 self._save()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from training_command import start
+from training_command import evaluations, start
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +31,31 @@ def test_the_first_failing_rank_s_traceback_is_shown(tiny_config: Path, tmp_path
     assert "RuntimeError: the fault that the test has put in" in err
     assert "Connection" not in err.partition("rank 1 failed first")[0]
     assert training.run.read_record()["attempts"][0]["outcome"] == "failed"
+
+
+STOPPED_AT_THE_END = """
+import os, signal
+if "RANK" in os.environ:
+    import cait_dist.training.step as step
+    original, calls = step.TrainingStep.run, []
+    def run(self, batches):
+        calls.append(1)
+        if len(calls) == 35:  # seen when the last step begins
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batches)
+    step.TrainingStep.run = run
+"""
+
+
+def test_a_run_that_is_asked_to_stop_in_its_last_step_is_finished_and_evaluated(
+    tiny_config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOPPED_AT_THE_END)
+    training = start(tiny_config, "--processes", "1", PYTHONPATH=str(tmp_path))
+    status, out, err = training.finish()
+    assert status == 0, out + err
+    assert training.run.read_record()["attempts"][0]["outcome"] == "finished"
+    assert {step for step, _ in evaluations(training.run)} == {14, 27, 36}
 
 
 def test_an_attempt_that_another_has_followed_saves_nothing_more(tiny_config: Path) -> None:
