@@ -103,7 +103,7 @@ def test_an_array_with_a_killed_and_a_warned_member_writes_the_same_bytes(
     subprocess.run([str(CAIT), *PREP, "--out", str(here)], check=True, capture_output=True, timeout=100)
     wait_until_gone(cluster, array, last)
 
-    assert warned.read_text().count("Requeued job") == 1, warned.read_text()
+    assert warned.read_text().count("Calling checkpoint method") == 1, warned.read_text()
     assert "found finished" in warned.read_text()
     assert "15/15" in warned.read_text()
     assert "15/15" not in killed.read_text(), "member 1 was not killed in the middle"
