@@ -44,7 +44,9 @@ class CheckTask:
         if task.rank == 0:
             print(f"joined and checked {task.size} ranks in {time.monotonic() - began:.1f} s", flush=True)
             (self._folder / STATUS).write_text(str(status))
-        os._exit(status)
+            os._exit(status)
+        # All know that nodes are refused; the first to say so by its status would end rank 0, which tells why.
+        os._exit(0)
 
     def checkpoint(self) -> Any:
         """For submitit, should the job be preempted: the same again."""
