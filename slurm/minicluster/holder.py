@@ -19,7 +19,7 @@ from .conf_files import CONTROLLER_PORT, DATABASE_PORT, DBD_PORT, FAKE_GPU, MUNG
 from .errors import MiniClusterError
 from .node import BRIDGE, launch_slurmd, make_node
 from .programs import Daemon, daemon_environment
-from .settings import HEAD, HEAD_ADDRESS, INSIDE, READY, SLURM_FOLDER, STAY, Settings
+from .settings import HEAD, HEAD_ADDRESS, INSIDE, READY, SLURM_FOLDER, STAY, Settings, hardware_address_of
 
 
 def main(folder: str) -> None:
@@ -56,7 +56,7 @@ def _make_head(settings: Settings) -> None:
         _run("mount", "--bind", "/dev/null", f"{FAKE_GPU}{number}")
     _run("hostname", HEAD)
     _run("ip", "link", "set", "lo", "up")
-    _run("ip", "link", "add", BRIDGE, "type", "bridge")
+    _run("ip", "link", "add", BRIDGE, "address", hardware_address_of(None), "type", "bridge")
     _run("ip", "addr", "add", f"{HEAD_ADDRESS}/24", "dev", BRIDGE)
     _run("ip", "link", "set", BRIDGE, "up")
     # sacctmgr and slurmdbd write in small pieces, each of which would wait 40 ms for a delayed acknowledgement.

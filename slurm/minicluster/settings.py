@@ -102,6 +102,12 @@ def address_of(node: str) -> str:
     return f"{SUBNET}.{node.removeprefix('n')}"
 
 
+def hardware_address_of(node: str | None) -> str:
+    """The Ethernet address of a node, or of the head for None: known beforehand, so that nobody has to ask for it."""
+    number = 0 if node is None else int(node.removeprefix("n"))
+    return f"02:ca:17:00:{number // 256:02x}:{number % 256:02x}"
+
+
 def process_file(folder: Path, node: str) -> Path:
     """Says which process keeps a node alive, while it is on."""
     return folder / "run" / f"{node}.process"

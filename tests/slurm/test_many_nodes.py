@@ -76,6 +76,23 @@ def test_submitting_and_looking_do_not_grow_with_the_nodes(
     shutil.rmtree(tmp_path / "runs")
 
 
+REACH_ALL = """
+import socket, sys
+for name in sys.argv[1:]:
+    socket.create_connection((name, 6818), 20).close()
+"""
+
+
+@pytest.mark.usefixtures("_slurm")
+def test_more_nodes_than_the_kernel_has_neighbours_for_reach_each_other(tmp_path: Path) -> None:
+    # Each pair would be an entry in a table that the whole machine shares, and that holds 1,024.
+    with MiniCluster.up(tmp_path / "cluster", nodes=40, gpus=0, accounting="none", stay=False) as cluster:
+        reach = [PYTHON, "-c", REACH_ALL, *cluster.nodes]
+        calls = [subprocess.Popen(cluster.command(reach, node), stderr=subprocess.PIPE) for node in cluster.nodes]
+        failures = [err.decode() for err in (call.communicate(timeout=120)[1] for call in calls) if err]
+    assert not failures, failures[0]
+
+
 def launched(cluster: MiniCluster, config: Path, profile: Path, nodes: int) -> str:
     done = cait(cluster, "launch", config, f"name=n{nodes}", "--cluster", profile, "--nodes", str(nodes))
     assert done.returncode == 0, done.stderr
