@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cait_dist.training.preempt import EXIT_SAVED, STOP_SIGNALS
+from cait_dist.training.preempt import EXIT_SAVED
 from cait_dist.training.process_group import LISTENING_SOCKET
 
 from .failure import Failure, first_failure
-from .ranks import start_rank
+from .ranks import on_stop_signals, start_rank
 
 if TYPE_CHECKING:
     from cait_dist.training.attempt import Attempt
@@ -83,12 +83,8 @@ def _passing_on_signals(ranks: "list[subprocess.Popen[bytes]]") -> Iterator[None
             if rank.poll() is None:
                 rank.send_signal(signal.SIGTERM if received == 1 else signal.SIGKILL)
 
-    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
-    try:
+    with on_stop_signals(pass_on):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(ranks: "list[subprocess.Popen[bytes]]", directory: Path) -> Failure | None:

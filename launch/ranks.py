@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 from cait_dist.training.preempt import STOP_SIGNALS
 
@@ -38,6 +39,17 @@ def start_rank(
             # A group of its own: Ctrl-C reaches the process that watches, which passes it on in an orderly way.
             start_new_session=True,
         )
+
+
+@contextmanager
+def on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have a handler called when this process is asked to stop, instead of what would happen otherwise."""
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 @contextmanager

@@ -23,10 +23,10 @@ from types import FrameType
 from typing import Any
 
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.preempt import EXIT_SAVED, STOP_SIGNALS
+from cait_dist.training.preempt import EXIT_SAVED
 from launch.failure import note_exit
 from launch.job.allocation import Task
-from launch.ranks import start_rank
+from launch.ranks import on_stop_signals, start_rank
 
 POLL_SECONDS = 0.1
 
@@ -75,12 +75,8 @@ def _passing_on_signals(rank: subprocess.Popen[bytes]) -> Iterator[None]:
         if rank.poll() is None:
             rank.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
-    try:
+    with on_stop_signals(pass_on):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait(rank: subprocess.Popen[bytes]) -> int:

@@ -3,28 +3,14 @@
 from pathlib import Path
 
 import pytest
+from faulty_ranks import raise_in_fourth_step
 from training_command import evaluations, start
 
 pytestmark = pytest.mark.slow
 
-FAULT = """
-import os
-if os.environ.get("RANK") == "1":
-    import cait_dist.training.step as step
-    original, calls = step.TrainingStep.run, []
-    def run(self, batches):
-        calls.append(1)
-        if len(calls) == 4:
-            raise RuntimeError("the fault that the test has put in")
-        return original(self, batches)
-    step.TrainingStep.run = run
-"""
-
 
 def test_the_first_failing_rank_s_traceback_is_shown(tiny_config: Path, tmp_path: Path) -> None:
-    # Python runs sitecustomize at its start: the fault reaches rank 1 without a hook in the product.
-    (tmp_path / "sitecustomize.py").write_text(FAULT)
-    training = start(tiny_config, "--processes", "2", PYTHONPATH=str(tmp_path))
+    training = start(tiny_config, "--processes", "2", **raise_in_fourth_step(tmp_path))
     status, _, err = training.finish()
     assert status == 1
     assert "rank 1 failed first:" in err

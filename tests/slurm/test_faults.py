@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from cluster_runs import ClusterRun, cait, launch, rank_process, run, slow_steps, write_profile
+from faulty_ranks import raise_in_fourth_step
 from training_command import evaluations, final_state, losses, wait_for
 
 from cait_dist.tracking.code_version import describe_code
@@ -163,26 +164,11 @@ def test_the_log_names_what_came_first(disturbed: dict[str, ClusterRun]) -> None
     assert "saved at step" in disturbed["warning_signal"].log
 
 
-FAULT = """
-import os
-if os.environ.get("RANK") == "1":
-    import cait_dist.training.step as step
-    original, calls = step.TrainingStep.run, []
-    def run(self, batches):
-        calls.append(1)
-        if len(calls) == 4:
-            raise RuntimeError(f"the fault that the test has put in, {os.getpid()}")
-        return original(self, batches)
-    step.TrainingStep.run = run
-"""
-
-
 def test_the_same_error_twice_at_the_same_step_ends_the_job(
     big_cluster: MiniCluster, shared_config: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(FAULT)
     profile = write_profile(shared_config.parent, "alone", exclusive=True)
-    job = launch(big_cluster, shared_config, profile, name="faulty", PYTHONPATH=str(tmp_path))
+    job = launch(big_cluster, shared_config, profile, name="faulty", **raise_in_fourth_step(tmp_path))
     wait_for(lambda: len(job.attempts) == 2 and "verdict" in job.attempts[1], "the second failure", 240)
     job.wait_until_gone()
     first, second = job.attempts
