@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.tracking.metrics import Row, recent_metrics, series
-from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError, read_json
+from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError
+from cait_dist.training.attempt import note_lost_attempt
 
 from .job_record import CANCELLED, REFUSED, JobRecord, launch_dir
 from .slurm_commands import QueuedJob, SlurmError, queue
@@ -199,7 +200,10 @@ def mark_lost(place: Path) -> list[str]:
     jobs = queued_jobs(runs)
     for path in runs:
         run = RunDirectory(path)
-        if status_of(path, jobs, path.name).state == "lost" and read_json(run.mirror) and run.read_record()["attempts"]:
+        attempts = run.read_record()["attempts"]
+        if not attempts or "outcome" in attempts[-1] or not run.mirror.exists():
+            continue
+        if status_of(path, jobs, path.name).state == "lost":
             lines.append(_mark(run))
     return lines
 
@@ -207,11 +211,11 @@ def mark_lost(place: Path) -> list[str]:
 def _mark(run: RunDirectory) -> str:
     from cait_dist.tracking.sync import sync_to_mlflow  # noqa: PLC0415 - few runs are lost
 
-    run.update_attempt(run.read_record()["attempts"][-1]["number"], outcome="lost")
+    note_lost_attempt(run)
     try:
         sync_to_mlflow(run.path)
     except RunDirectoryError as error:
-        return f"{run.path} is lost, which MLflow does not know yet: {error}"
+        return f"{run.path} is lost; MLflow will know after `cait track sync {run.path}` ({error})"
     return f"{run.path} is lost: MLflow shows it as KILLED now"
 
 

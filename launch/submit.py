@@ -203,14 +203,15 @@ def watch_start(job_id: str, folder: Path) -> None:
     Raises:
         SlurmError: if it would never start (it is taken back), or failed before its first line
     """
-    log, began = folder / f"{job_id}_0_log.out", time.monotonic()
+    log, array, began = folder / f"{job_id}_0_log.out", job_id.partition("_")[0], time.monotonic()
     while time.monotonic() < began + WATCH_SECONDS and not log.exists():
         facts = job_facts(job_id)
         state, reason = facts.get("JobState", ""), facts.get("Reason", "None")
         if reason in HOPELESS:
-            cancel([job_id])
+            cancel([array])
             raise SlurmError(f"job {job_id} would wait for ever ({reason}), and was taken back: {_about(reason)}")
         if state == "FAILED" or "FAIL" in reason:
+            cancel([array] if array != job_id else [])  # its other members would fail as well
             raise SlurmError(
                 f"job {job_id} failed before its first line ({reason}, exit {facts.get('ExitCode', '?')}):"
                 f" most likely the node does not see {folder}; put it on a folder that all nodes share"

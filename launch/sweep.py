@@ -101,9 +101,7 @@ def unfinished(sweep: Sweep, only: str | None) -> list[RunConfig]:
     Raises:
         SweepError: if no member has such a name
     """
-    chosen = [config for config in sweep.configs if only is None or fnmatch(config.name, only)]
-    if not chosen:
-        raise SweepError(f"--only {only}: no such member (there are {', '.join(c.name for c in sweep.configs[:8])}, …)")
+    chosen = _named(sweep, only)
     records = {config.name: JobRecord.read(config.run_dir) for config in chosen}
     jobs = queue() if any(records.values()) else {}
     return [
@@ -111,6 +109,13 @@ def unfinished(sweep: Sweep, only: str | None) -> list[RunConfig]:
         for config in chosen
         if not ((record := records[config.name]) and record.job_id in jobs) and not _is_finished(config)
     ]
+
+
+def _named(sweep: Sweep, only: str | None) -> list[RunConfig]:
+    chosen = [config for config in sweep.configs if only is None or fnmatch(config.name, only)]
+    if not chosen:
+        raise SweepError(f"--only {only}: no such member (there are {', '.join(c.name for c in sweep.configs[:8])}, …)")
+    return chosen
 
 
 def _is_finished(config: RunConfig) -> bool:
@@ -219,7 +224,7 @@ def run_here(sweep: Sweep, processes: int | None, only: str | None) -> int:
 
 def describe(sweep: Sweep, cluster: str, options: dict[str, Any], parallel: int | None, only: str | None) -> str:
     """What would be submitted: the members, and the script. Nothing is written."""
-    chosen = [config for config in sweep.configs if only is None or fnmatch(config.name, only)]
+    chosen = _named(sweep, only)
     lines = [f"{len(chosen)} members of {sweep.folder}:", *(f"  {config.name}" for config in chosen)]
     if cluster == LOCAL:
         return "\n".join(lines)

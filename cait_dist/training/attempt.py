@@ -73,7 +73,7 @@ def begin_attempt(
     if begin is not None and begin.step >= plan.calendar.total_steps:
         return None
     lock = run.lock(take_over)
-    _note_lost_attempt(run)
+    note_lost_attempt(run)
     lost = _lost(run, begin)
     _set_later_ones_aside(checkpoints, begin)
     remove_unfinished(run.checkpoints)
@@ -83,7 +83,7 @@ def begin_attempt(
     return attempt
 
 
-def _note_lost_attempt(run: RunDirectory) -> None:
+def note_lost_attempt(run: RunDirectory) -> None:
     """Complete the entry of an attempt that had no chance to: its machine is gone."""
     attempts = run.read_record()["attempts"]
     if attempts and "outcome" not in attempts[-1]:

@@ -95,6 +95,8 @@ def test_a_killed_and_resumed_run_is_one_run_with_one_value_per_step(tiny_config
     shown = subprocess.run([str(CAIT), "status", str(first.run.path)], capture_output=True, text=True, check=True)
     assert "lost" in shown.stdout
     assert "MLflow shows it as KILLED now" in shown.stderr
+    again = subprocess.run([str(CAIT), "status", str(first.run.path)], capture_output=True, text=True, check=True)
+    assert ("lost" in again.stdout, again.stderr) == (True, ""), "it is marked once"
     killed = MlflowClient(server).get_run(read_json(first.run.mirror)["run_id"])
     assert killed.info.status == "KILLED"
     run = train(tiny_config, *arguments)
