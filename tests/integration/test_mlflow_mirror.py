@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from training_command import CAIT, losses, start, train
+from training_command import CAIT, losses, start, train, wait_for
 
 from cait_dist.tracking.metrics import read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, read_json
@@ -86,10 +86,11 @@ def test_the_database_beside_the_runs_holds_the_run(tiny_config: Path) -> None:
 def test_a_killed_and_resumed_run_is_one_run_with_one_value_per_step(tiny_config: Path, server: str) -> None:
     from mlflow import MlflowClient  # noqa: PLC0415
 
-    arguments = ("tracking.mlflow=true", f"tracking.uri={server}", "--processes", "2")
+    arguments = ("tracking.mlflow=true", f"tracking.uri={server}", "training.epochs=1", "--processes", "2")
     first = start(tiny_config, *arguments)
     first.wait_for_checkpoint(10)
     first.wait_for_step(14)
+    wait_for(first.run.mirror.exists, "the run in MLflow")
     first.rank(0).kill()
     first.finish()
     shown = subprocess.run([str(CAIT), "status", str(first.run.path)], capture_output=True, text=True, check=True)
