@@ -6,9 +6,11 @@ last checkpoint; the next attempt does those steps again. So on reading, an atte
 its successor resumed from, and each step has one value.
 """
 
+import contextlib
 import json
 import math
 import os
+import time as clock
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,10 +20,20 @@ from .run_directory import RunDirectory
 Row = dict[str, Any]
 
 
+DIGEST_SECONDS = 300.0
+"""The digest of a run that is killed is at most this old."""
+
+
 class MetricsWriter:
-    """Appends to one attempt's metrics.jsonl; every line reaches the operating system at once."""
+    """Appends to one attempt's metrics.jsonl; every line reaches the operating system at once.
+
+    Beside it a short form is kept, see `digest`.
+    """
 
     def __init__(self, attempt_dir: Path, resumed_from: int) -> None:
+        from .digest import Digest  # noqa: PLC0415 - numpy, which readers of these lines do without
+
+        self._dir, self._digest, self._saved = attempt_dir, Digest(), clock.monotonic()
         self._file: TextIO = (attempt_dir / "metrics.jsonl").open("a", buffering=1)
         self._write({"resumed_from": resumed_from})
 
@@ -34,13 +46,24 @@ class MetricsWriter:
             values: finite or not; infinities and NaN are written as strings, so that every line is plain JSON
         """
         self._write({"step": step, "time": round(time, 3), **{key: _plain(value) for key, value in values.items()}})
+        if clock.monotonic() - self._saved > DIGEST_SECONDS:
+            self._save_digest()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._save_digest()
+
+    def _save_digest(self) -> None:
+        self._saved = clock.monotonic()
+        # A full disk: it says the same as the lines, which are what counts.
+        with contextlib.suppress(OSError):
+            self._digest.save(self._dir)
 
     def _write(self, row: Row) -> None:
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        line = json.dumps(row, allow_nan=False) + "\n"
+        self._file.write(line)
+        self._digest.add(row, len(line))
 
 
 def read_metrics(run: RunDirectory) -> list[Row]:
