@@ -98,9 +98,10 @@ schedule: cosin
         ("tracking.mlflow=off", "'tracking.mlflow': must be true or false, got 'off' — did you mean false?"),
         ("tracking.mlflow=1", "'tracking.mlflow': must be true or false, got 1 — did you mean true?"),
         ("tracking.mlflow=maybe", "'tracking.mlflow': must be true or false, got 'maybe'"),
-        ("tracking.uri=ftp://x", "'tracking.uri': must start with http://, https:// or sqlite:///, got 'ftp://x'"),
-        ("tracking.uri=none", "'tracking.uri': must start with http://, https:// or sqlite:///, got 'none' "
-         "— did you mean null?"),
+        ("tracking.uri=ftp://x", "'tracking.uri': must start with http://, https://, postgresql:// or sqlite:///, "
+         "got 'ftp://x'"),
+        ("tracking.uri=none", "'tracking.uri': must start with http://, https://, postgresql:// or sqlite:///, "
+         "got 'none' — did you mean null?"),
         ("tracking.experiment=''", "'tracking.experiment': must not be empty, got ''"),
         ("schedule.kind=cosin", "'schedule.kind': must be one of 'cosine', 'constant', got 'cosin' "
          "— did you mean 'cosine'?"),
