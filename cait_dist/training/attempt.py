@@ -15,19 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.config import RunConfig, config_to_yaml, diff, load_config
+from cait_dist.config.deciding import MAY_CHANGE
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
 from .checkpoint_files import Checkpoint, list_checkpoints, remove_unfinished
 from .plan import CannotStartError, Plan
-
-MAY_CHANGE = (
-    "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",
-    "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
-    "training.log_every", "training.collective_timeout", "evaluation.", "tracking.", "model.init_from",
-)  # fmt: skip
-"""How the work is done; everything else decides what is computed."""
 
 
 @dataclass(frozen=True)
