@@ -1,0 +1,31 @@
+"""Which settings decide what is computed, and which only how the work is done."""
+
+MAY_CHANGE = (
+    "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",
+    "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
+    "training.log_every", "training.collective_timeout", "evaluation.", "tracking.", "model.init_from",
+)  # fmt: skip
+"""May change when a run is resumed: how the work is done. Everything else decides what is computed."""
+
+NAMES_THE_RUN = ("name", "runs_dir", "tracking.")
+"""Says which run it is and where it is kept, nothing about it."""
+
+DECIDES_FROM_THE_START = ("training.precision", "model.init_from", "evaluation.crop_ratio")
+"""May change when a run is resumed, yet makes another result of a run that begins with it."""
+
+
+def names_the_run(key: str) -> bool:
+    """Whether a dotted key only tells runs apart."""
+    return _is_one_of(key, NAMES_THE_RUN)
+
+
+def decides_result(key: str) -> bool:
+    """Whether two runs that differ in this setting alone may come to different results.
+
+    Where the data lie decides nothing, what they are does: that is for their digests to tell.
+    """
+    return _is_one_of(key, DECIDES_FROM_THE_START) or not _is_one_of(key, (*MAY_CHANGE, *NAMES_THE_RUN))
+
+
+def _is_one_of(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(key == pattern or (pattern.endswith(".") and key.startswith(pattern)) for pattern in patterns)
