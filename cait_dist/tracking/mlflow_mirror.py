@@ -7,7 +7,7 @@ and would show twice.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,31 @@ def artifacts(run: RunDirectory) -> list[Path]:
     return [run.path / "report.md", run.path / "curves.svg", run.config, run.record]
 
 
-class MlflowRun:
-    """The MLflow run that mirrors one run directory; created on first use, found again through mlflow.json."""
+Extra = Callable[[Any, str], None]
+"""Called once with (MlflowClient, run id) when the run is open in MLflow: to log what is no metric."""
 
-    def __init__(self, run: RunDirectory, uri: str, experiment: str) -> None:
+
+class MlflowRun:
+    """The MLflow run that mirrors one run directory; created on first use, found again through mlflow.json.
+
+    Args:
+        run: the directory
+        uri: server or database
+        experiment: the run belongs to
+        extras: called in order after the run was opened; an error of theirs costs a warning, never the mirror
+        tell: shows a line to the user
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        uri: str,
+        experiment: str,
+        extras: Sequence[Extra] = (),
+        tell: Callable[[str], None] = print,
+    ) -> None:
         self._run, self._uri, self._experiment = run, uri, experiment
+        self._extras, self._tell = list(extras), tell
         self._identity: dict[str, Any] = {}
         self._client: Any = None
 
@@ -47,6 +67,20 @@ class MlflowRun:
             self._log_params(params)
             for name, value in tags.items():
                 self._client.set_tag(self.run_id, name, value)
+            self._call_extras()
+
+    def _call_extras(self) -> None:
+        while self._extras:
+            extra = self._extras.pop(0)
+            try:
+                extra(self._client, self.run_id)
+            except Exception as error:  # whatever it is, metrics matter more
+                self._tell(f"MLflow lacks a part of this run: {_first_line(error)}")
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client, bounded in time; None before ``open``."""
+        return self._client
 
     @property
     def run_id(self) -> str:
