@@ -20,6 +20,11 @@ class TrackingConfig(Section):
     )
     parent_run_id: str | None = Field(None, description="MLflow run that this one is shown under; set by `cait sweep`")
     experiment: str = Field("cait", min_length=1, description="MLflow experiment")
+    live: bool = Field(
+        False,
+        description="show loss, learning rate and images/s under live/… before a checkpoint holds them; after a crash"
+        " the steps that are done again are shown twice there, and there only",
+    )
     system_seconds: float | None = Field(
         10.0, ge=0, description="between samples of each node's CPU, memory, disk, network and GPUs; 0 or null: none"
     )
