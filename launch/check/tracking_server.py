@@ -1,27 +1,33 @@
 """Can MLflow be reached? Never a reason to refuse: the run directory is the truth, and `cait track sync` fills gaps."""
 
 import os
-import urllib.error
-import urllib.request
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
-TIMEOUT = 3.0
-SQLITE = "sqlite:///"
+from cait_dist.tracking.probe import TIMEOUT, probe
+
+SQLITE, POSTGRES, POSTGRES_PORT = "sqlite:///", "postgresql", 5432
 
 
 def unreachable(uri: str) -> str | None:
     """Why nothing can be sent to this tracking URI, or None."""
     if uri.startswith(SQLITE):
         return _cannot_write(Path(uri.removeprefix(SQLITE)))
-    place = f"{uri.rstrip('/')}/health"
+    if uri.startswith(POSTGRES):
+        return _nobody_listens(uri)
+    return probe(uri).text or None
+
+
+def _nobody_listens(uri: str) -> str | None:
+    parts = urlsplit(uri)
+    if parts.hostname is None:
+        return None  # a socket of this machine, or a host that libpq finds in its own variables
     try:
-        with urllib.request.urlopen(place, timeout=TIMEOUT):
-            return None
-    except urllib.error.HTTPError as error:
-        # A gateway may ask for a password that only MLflow's client has: somebody is there, at least.
-        return None if error.code in (401, 403) else f"{place} answers with status {error.code}"
-    except (OSError, ValueError) as error:
-        return f"{place} does not answer ({getattr(error, 'reason', error)})"
+        socket.create_connection((parts.hostname, parts.port or POSTGRES_PORT), TIMEOUT).close()
+    except OSError as error:
+        return f"{parts.hostname}:{parts.port or POSTGRES_PORT} does not answer ({error})"
+    return None
 
 
 def _cannot_write(database: Path) -> str | None:

@@ -66,37 +66,56 @@ def test_bfloat16_holds_every_element_of_the_largest_product_exactly() -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[str, list[int]]]:
-    """Address and status codes of a web server; it answers with the last of them, and only to /health."""
-    statuses = [200]
+def server() -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+    """Address and answers of a web server; it gives the last of them, whatever it is asked, but is always healthy."""
+    answers = [(200, b'{"experiment": {}}')]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(statuses[-1] if self.path == "/health" else 404)
+            status, text = answers[-1] if self.path.startswith("/api/2.0/mlflow/experiments/get?") else (200, b"OK")
+            self.send_response(status)
             self.end_headers()
+            self.wfile.write(text)
 
         def log_message(self, *_: object) -> None: ...
 
     httpd = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_address[1]}", statuses
+    yield f"http://127.0.0.1:{httpd.server_address[1]}", answers
     httpd.shutdown()
     httpd.server_close()
 
 
-def test_a_tracking_server_is_asked_for_its_health(server: tuple[str, list[int]]) -> None:
-    address, statuses = server
-    assert unreachable(address) is None
-    assert unreachable(address + "/") is None
-    statuses.append(401)
-    assert unreachable(address) is None
-    statuses.append(503)
-    assert unreachable(address) == f"{address}/health answers with status 503"
+@pytest.mark.parametrize(
+    ("status", "text", "words"),
+    [
+        (200, b'{"experiment": {"name": "Default"}}', None),
+        (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}', None),
+        (401, b"a gateway asks for a password", None),
+        (403, b"a gateway knows you not", None),
+        (403, b"Invalid Host header - possible DNS rebinding attack detected", "--allowed-hosts 127.0.0.1"),
+        (200, b"<html>Welcome to the portal</html>", "answers, but not as MLflow does"),
+        (404, b"no such page", "answers with status 404"),
+        (503, b"", "answers with status 503"),
+    ],
+)
+def test_a_tracking_server_is_asked_for_what_runs_need_of_it(
+    server: tuple[str, list[tuple[int, bytes]]], status: int, text: bytes, words: str | None
+) -> None:
+    address, answers = server
+    answers.append((status, text))
+    for uri in (address, f"{address}/"):
+        reason = unreachable(uri)
+        assert (reason is None) == (words is None), reason
+        assert (words or "") in (reason or "")
+        assert words is None or (reason or "").startswith(address)
 
 
 def test_a_tracking_server_that_is_gone_or_unknown_is_told() -> None:
-    assert "http://127.0.0.1:9/health does not answer (" in (unreachable("http://127.0.0.1:9") or "")
+    assert "http://127.0.0.1:9 does not answer (" in (unreachable("http://127.0.0.1:9") or "")
     assert "does not answer" in (unreachable("http://") or "")
+    assert "127.0.0.1:9 does not answer (" in (unreachable("postgresql://mike@127.0.0.1:9/mlflow") or "")
+    assert unreachable("postgresql:///mlflow") is None
 
 
 def test_a_database_needs_a_folder_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
