@@ -34,9 +34,11 @@ import numpy as np
 from .files import write_whole
 from .manifest_checks import (
     MAX_MANIFEST_BYTES,
+    OWN_CHECKSUM,
     Lie,
     check_shard_files,
     most_sample_bytes,
+    own_checksum,
     parse_manifest,
     parse_samples,
     read_bounded,
@@ -103,7 +105,9 @@ def write_manifest(folder: Path, manifest: Manifest, source_names: Sequence[str]
         "changes": manifest.changes,
         "quarantined": manifest.quarantined,
     }
-    write_whole(folder / MANIFEST_FILE, _one_line_per_shard(content))
+    # As it will be read: what are pairs here are lists in JSON.
+    stated = own_checksum(json.loads(json.dumps(content)))
+    write_whole(folder / MANIFEST_FILE, _one_line_per_shard({**content, OWN_CHECKSUM: stated}))
 
 
 def _one_line_per_shard(content: Mapping[str, Any]) -> bytes:

@@ -18,6 +18,8 @@ import numpy as np
 from .manifest_types import FORMAT_VERSION, SAMPLE_DTYPE, Manifest, Samples, ShardInfo
 
 MAX_MANIFEST_BYTES = 512 * 2**20
+OWN_CHECKSUM = "content_sha256"
+"""Entry of the manifest."""
 _MAX_CLASSES = 1_000_000
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._,+=@ -]{0,250}", re.ASCII)
 _T = TypeVar("_T")
@@ -56,6 +58,9 @@ def parse_manifest(path: Path | str, raw: bytes) -> tuple[Manifest, Mapping[str,
     version = get_entry(content, "format_version", int)
     if version != FORMAT_VERSION:
         raise Lie(f"has format version {version}, this program reads {FORMAT_VERSION}", path)
+    actual = own_checksum(content)
+    if content.get(OWN_CHECKSUM, actual) != actual:
+        raise Lie("does not have the checksum that it states itself: it was damaged, or edited by hand", path)
     names = text_entries(get_entry(content, "class_names", list), "class_names")
     if not 1 <= len(names) <= _MAX_CLASSES:
         raise Lie(f"has {len(names)} classes, possible are 1 to {_MAX_CLASSES:,}", path)
@@ -74,6 +79,16 @@ def parse_manifest(path: Path | str, raw: bytes) -> tuple[Manifest, Mapping[str,
         quarantined=get_entry(content, "quarantined", int),
     )
     return manifest, content
+
+
+def own_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's entries. The checksums of everything else stand in it, so it needs one, too.
+
+    A bit that flips on its way from a server would otherwise change, say, the checksum of a shard, which then could
+    never be fetched. Manifests written before there was one have none.
+    """
+    entries = {key: value for key, value in content.items() if key != OWN_CHECKSUM}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def get_entry(mapping: Mapping[str, Any], key: str, kind: type[_T]) -> _T:

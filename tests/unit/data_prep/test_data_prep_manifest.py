@@ -16,6 +16,7 @@ from image_folders import write_data_set
 
 from data_prep import manifest as module
 from data_prep.manifest import SAMPLE_DTYPE, ManifestError, load_manifest, read_source_names
+from data_prep.manifest_checks import own_checksum
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,10 @@ def split(original: Path, tmp_path: Path) -> Path:
 
 
 def change(folder: Path, **values: object) -> None:
+    """A lie that is told on purpose, and so has the right checksum."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    content = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({**content, "content_sha256": own_checksum(content)}))
 
 
 def change_shard(folder: Path, **values: object) -> None:
@@ -67,6 +70,24 @@ def test_what_was_written_is_read(split: Path) -> None:
         assert hashlib.sha256((split / shard.name).read_bytes()).hexdigest() == shard.sha256
         assert sum(count for _, count in shard.class_counts) == shard.samples
     assert not manifest.samples.flags.writeable
+
+
+def test_no_bit_that_flips_in_the_manifest_goes_unnoticed(split: Path) -> None:
+    path = split / "manifest.json"
+    raw, right = path.read_bytes(), load_manifest(split)
+    for place in range(0, len(raw), 7):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        # Harmless: a space between entries, and a letter in the name of the checksum itself.
+        with contextlib.suppress(ManifestError):
+            assert load_manifest(split).shards == right.shards, raw[place - 20 : place + 20]
+            assert load_manifest(split).class_names == right.class_names
+
+
+def test_a_manifest_from_before_it_had_a_checksum_is_read(split: Path) -> None:
+    content = json.loads((split / "manifest.json").read_text())
+    del content["content_sha256"]
+    (split / "manifest.json").write_text(json.dumps(content))
+    assert len(load_manifest(split).samples) == 20
 
 
 @pytest.mark.parametrize(

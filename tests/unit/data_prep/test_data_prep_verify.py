@@ -10,6 +10,7 @@ import pytest
 from image_folders import write_data_set
 
 from data_prep.errors import DataPrepError
+from data_prep.manifest_checks import own_checksum
 from data_prep.verify import verify
 
 
@@ -40,7 +41,7 @@ def restate_checksum(shards: Path, **shard_values: object) -> None:
     manifest = json.loads(path.read_text())
     checksum = hashlib.sha256((shards / "train/train-000000.tar").read_bytes()).hexdigest()
     manifest["shards"][0] = {**manifest["shards"][0], "sha256": checksum, **shard_values}
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps({**manifest, "content_sha256": own_checksum(manifest)}))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
