@@ -13,6 +13,8 @@ import torch.nn.functional as F
 
 from cait_dist.data.loader import EvalBatch
 
+from .answers import Answers
+
 
 class CountingError(RuntimeError):
     """Images were lost or counted twice."""
@@ -36,6 +38,7 @@ def count_correct(
     total: int,
     spare: torch.Tensor,
     reduce: Callable[[torch.Tensor], torch.Tensor],
+    answers: Answers | None = None,
 ) -> Accuracy:
     """Run the model over this rank's batches and add the counts of all ranks. Collective.
 
@@ -46,6 +49,7 @@ def count_correct(
         total: images in the whole set
         spare: (1, 3, H, W), what a rank that ran out of images feeds the model
         reduce: sums a tensor over all ranks
+        answers: filled with what the model says about each image, on every rank
 
     Raises:
         CountingError: when the ranks together did not count ``total`` images
@@ -54,18 +58,26 @@ def count_correct(
     for batch in _fill_up(batches, rounds):
         logits = forward(spare if batch is None else batch.images).float()
         if batch is not None:
-            sums += _count(logits, batch.labels.to(logits.device)).cpu()
+            sums += _count(logits, batch, answers).cpu()
     top1, top5, loss, count = reduce(sums).tolist()
     if count != total:
         raise CountingError(f"the set holds {total} images, but {count:.0f} were counted")
+    if answers is not None:
+        answers.merge(reduce)
     return Accuracy(100 * top1 / count, 100 * top5 / count, loss / count, int(count))
 
 
-def _count(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _count(logits: torch.Tensor, batch: EvalBatch, answers: Answers | None) -> torch.Tensor:
     """Sums over the batch, (4,): top-1 correct, top-5 correct, cross-entropy, images."""
-    best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-    loss = F.cross_entropy(logits.double(), labels, reduction="sum")
-    return torch.stack([best[:, 0].sum().double(), best.sum().double(), loss, loss.new_tensor(len(labels))])
+    labels = batch.labels.to(logits.device)
+    best = logits.topk(min(5, logits.shape[1])).indices
+    losses = F.cross_entropy(logits.double(), labels, reduction="none")
+    if answers is not None:
+        answers.note(batch.ids, labels, best[:, 0], losses)
+    correct = best == labels[:, None]
+    return torch.stack(
+        [correct[:, 0].sum().double(), correct.sum().double(), losses.sum(), losses.new_tensor(len(labels))]
+    )
 
 
 def _fill_up(batches: Iterable[EvalBatch], rounds: int) -> Iterator[EvalBatch | None]:

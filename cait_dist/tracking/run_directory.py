@@ -8,8 +8,10 @@
       attempt-1/
         config.yaml          what this attempt was started with; the ranks read this file
         metrics.jsonl        one JSON object per line, appended by rank 0
+        facts.json           what was planned: sizes of model, data and batches, the device
         rank-1.log …         output of the other ranks
       checkpoints/step-00001234/
+      predictions/val-raw.npz  what the last evaluation said about each image
       mlflow.json            which MLflow run mirrors this directory, and up to which step
 """
 
@@ -49,6 +51,10 @@ class RunDirectory:
                 f"{path} is not a run directory (it has no run.json): pass runs/NAME of a training run"
             )
         return directory
+
+    def predictions(self, name: str, weights: str) -> Path:
+        """File of what the model said about each image of a set."""
+        return self.path / "predictions" / f"{name}-{weights}.npz"
 
     def attempt(self, number: int) -> Path:
         """Directory of the attempt with that number, counted from 1."""

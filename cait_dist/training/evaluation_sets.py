@@ -14,7 +14,7 @@ from cait_dist.config import RunConfig
 from cait_dist.config.evaluation import EvaluationSet
 from cait_dist.data.loader import EvalLoader
 from cait_dist.data.reader_webdataset import open_split
-from cait_dist.evaluation import Accuracy, count_correct
+from cait_dist.evaluation import Accuracy, Answers, count_correct
 
 TensorFunction = Callable[[torch.Tensor], torch.Tensor]
 
@@ -39,15 +39,16 @@ class OpenSet:
     digest: str
     image_size: int
 
-    def measure(self, forward: TensorFunction, reduce: TensorFunction) -> Accuracy:
+    def measure(self, forward: TensorFunction, reduce: TensorFunction, answers: Answers | None = None) -> Accuracy:
         """Count over the whole set. Collective.
 
         Args:
             forward: uint8 images (b, 3, H, W) on the host → logits (b, classes)
             reduce: sums a tensor over all ranks
+            answers: filled with what the model says about each image
         """
         spare = torch.zeros((1, 3, self.image_size, self.image_size), dtype=torch.uint8)
-        return count_correct(forward, self.loader, self.loader.rounds, self.num_samples, spare, reduce)
+        return count_correct(forward, self.loader, self.loader.rounds, self.num_samples, spare, reduce, answers)
 
 
 def open_set(config: RunConfig, chosen: EvaluationSet, image_size: int, rank: int = 0, world_size: int = 1) -> OpenSet:

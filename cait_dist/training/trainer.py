@@ -18,12 +18,14 @@ from cait_dist.data.loader import MicroBatch, TrainLoader
 from cait_dist.data.loader_ffcv import FfcvTrainLoader, make_train_loader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
+from cait_dist.evaluation import Answers
 from cait_dist.tracking.run_directory import RunDirectory
 
 from .checkpoint import agree_on_checkpoint, load_checkpoint, save_checkpoint
 from .checkpoint_files import Checkpoint, list_checkpoints
 from .ema import MovingAverage
 from .evaluation_sets import open_set
+from .facts import write_facts
 from .optimizer import set_learning_rate
 from .parallel import parallelize
 from .plan import make_plan
@@ -79,6 +81,8 @@ class Trainer:
         self._eval_sets = [
             open_set(config, chosen, self._plan.image_size, world.rank, world.size) for chosen in config.evaluation.sets
         ]
+        if world.is_main:
+            write_facts(run.attempt(attempt), config, self._plan, world, self._partition, self._eval_sets)
 
     def run(self) -> str:
         """Train to the end, or until asked to stop. Returns ``finished`` or ``stopped``."""
@@ -216,11 +220,14 @@ class Trainer:
 
     def _evaluate_weights(self, weights: str) -> None:
         for chosen in self._eval_sets:
-            accuracy = chosen.measure(self._forward, self._world.sum)
+            answers = Answers(chosen.num_samples)
+            accuracy = chosen.measure(self._forward, self._world.sum, answers)
             key = f"{chosen.name}/{weights}"
             self._best[key] = max(accuracy.top1, self._best.get(key, 0.0))
             if self._recorder is not None:
                 self._recorder.evaluation(self.step, chosen.name, weights, accuracy)
+                if self._run.is_latest(self._attempt):
+                    answers.save(self._run.predictions(chosen.name, weights), self.step, chosen.digest)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         return self._engine(self._normalize(images.to(self._world.device, non_blocking=True)))

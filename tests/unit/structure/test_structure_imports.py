@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "cait_dist.evaluation": {"cait_dist.data", "cait_dist.models", "cait_dist.config"},
     "cait_dist.training": {
         "cait_dist.evaluation",
+        "cait_dist.planning",
         "cait_dist.data",
         "cait_dist.augment",
         "cait_dist.models",

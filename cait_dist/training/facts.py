@@ -1,0 +1,59 @@
+"""What an attempt is going to do, in numbers that its configuration alone does not tell: ``attempt-K/facts.json``.
+
+The planner's promises and a comparison of runs are held against these: sizes of the model, the data and the batches,
+and the device.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cait_dist.config import RunConfig
+from cait_dist.models import architecture
+from cait_dist.planning.flops import count_macs
+from cait_dist.planning.gpu_demand import PEAK_FLOPS
+from cait_dist.tracking.run_directory import write_json
+
+from .evaluation_sets import OpenSet
+from .plan import Plan
+from .process_group import World
+from .zero_partition import ZeroPartition
+
+FACTS_FILE = "facts.json"
+
+
+def write_facts(
+    attempt_dir: Path, config: RunConfig, plan: Plan, world: World, partition: ZeroPartition, sets: Sequence[OpenSet]
+) -> None:
+    """Write the facts of an attempt; for rank 0."""
+    facts = {
+        "parameters": sum(math.prod(shape) for shape in partition.shapes.values()),
+        "macs": _macs(config, plan),
+        "image_size": plan.image_size,
+        "train_images": plan.calendar.num_samples,
+        "train_digest": plan.data_digest,
+        "global_batch": plan.batches.global_batch,
+        "micro_batch": plan.batches.micro_batch,
+        "accumulation": plan.batches.accumulation,
+        "total_steps": plan.calendar.total_steps,
+        **_device(world.device, config.training.precision),
+        "sets": {chosen.name: {"digest": chosen.digest, "images": chosen.num_samples} for chosen in sets},
+    }
+    write_json(attempt_dir / FACTS_FILE, facts)
+
+
+def _macs(config: RunConfig, plan: Plan) -> int:
+    """Multiply-adds of one forward pass of one image."""
+    overrides = config.model.model_dump(exclude={"name", "init_from", "num_classes"})
+    return count_macs(architecture(config.model.name, num_classes=plan.num_classes, **overrides)).total
+
+
+def _device(device: torch.device, precision: str) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"device": device.type, "peak_flops": None}
+    name = torch.cuda.get_device_name(device)
+    known = PEAK_FLOPS if precision == "bf16" else {}
+    return {"device": name, "peak_flops": next((peak for kind, peak in known.items() if kind in name), None)}
