@@ -112,8 +112,9 @@ class RunRow:
         outcome: finished, stopped, failed, lost or running.
         steps: done.
         epochs: done, None if not known.
-        last: value at the end by metric, e.g. ``val/top1``.
-        best: best value by metric, and best over epochs is chosen by looking at the set: see the warnings.
+        last: value at the end by metric, e.g. ``val/top1``; of ``perf/`` the typical value. Of every metric.
+        best: best value by metric, and best over epochs is chosen by looking at the set: see the cautions.
+            Of evaluation metrics.
         efficiency: what it cost.
         paper: the paper's row and the distance to it.
     """
@@ -138,8 +139,9 @@ class Group:
         runs: names.
         seeds: of the runs, in the same order.
         values: the metric's last values, in the same order; NaN where a run has none.
-        mean: of the finite ones.
+        mean: of those that count, NaN if none does.
         spread: their standard deviation (n − 1); None for one run.
+        left_out: names of runs that do not count: diverged, without a value, or not finished where others are.
     """
 
     label: str
@@ -149,6 +151,12 @@ class Group:
     values: tuple[float, ...]
     mean: float
     spread: float | None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Runs that count."""
+        return len(self.runs) - len(self.left_out)
 
 
 @dataclass(frozen=True)
@@ -158,13 +166,17 @@ class PairTest:
     Attributes:
         a: label of a group.
         b: label of another.
-        method: ``paired t over seeds``, ``Welch t over seeds``, ``McNemar``, ``bootstrap over images``.
+        method: ``paired t over seeds``, ``Welch t over seeds``, ``McNemar`` (over images; its interval is a paired
+            bootstrap), or ``none`` where nothing can be tested.
         difference: mean of a minus mean of b, in the metric's unit.
         low: end of the 95 % confidence interval of the difference; None if there is none.
         high: the other end.
-        p: of no difference, two-sided; corrected for the number of pairs that were compared. None if there is no test.
+        p: chance of a difference this large were there none, two-sided; corrected for the number of pairs that were
+            compared. None if there is no test.
         significant: p below 0.05.
         sentence: the same in plain words.
+        needed: seeds of each setting that would show a difference of this size four times in five; None if not known.
+        reason: why there is no test; empty if there is one.
     """
 
     a: str
@@ -176,6 +188,8 @@ class PairTest:
     p: float | None
     significant: bool
     sentence: str
+    needed: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,6 +224,7 @@ class Comparison:
         paper: the paper's rows that are shown as reference; empty unless asked for.
         verdict: one sentence.
         target: value of the metric that time to accuracy is measured to; None if none was given.
+        notes: how it was compared, for whoever asks: the baseline, the correction.
     """
 
     runs: tuple[RunData, ...]

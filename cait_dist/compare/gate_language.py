@@ -1,0 +1,259 @@
+"""The language of `--fail-if`: ``val/top1 < baseline - 0.3 and significant``.
+
+Metrics by name, ``best(METRIC)``, ``baseline`` (the same quantity of the baseline), numbers, ``+ - * /``, comparisons,
+``and or not``, parentheses, and ``significant``. Python's grammar is used for the shape only; every node that is not in
+the list below is refused, and nothing is ever evaluated as code.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from cait_dist.config.suggest import did_you_mean, nearest_values
+
+from .errors import CompareError
+
+LONGEST = 500
+_NUMBER = re.compile(r"[\d.]+([eE][+-]?\d+)?")
+_WORDS = ("and", "or", "not", "best", "baseline", "significant")
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
+_COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+_SLASH = "\u01c0"
+"""Stands for the slash of a metric's name while Python reads the text: a letter, for Python."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What an expression looks up.
+
+    Attributes:
+        metric: its name.
+        best: the best value instead of the last.
+        of_baseline: of the baseline instead of the group that is judged.
+    """
+
+    metric: str
+    best: bool = False
+    of_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A condition that was understood.
+
+    Attributes:
+        text: as it was written.
+        tree: Python's tree, of allowed nodes only.
+        quantities: what is looked up, by the node that asks for it.
+        asks_significance: whether the word ``significant`` is in it.
+        baseline_at: where the baseline is needed first; None if it is not.
+    """
+
+    text: str
+    tree: ast.expr
+    quantities: dict[ast.AST, Quantity]
+    asks_significance: bool
+    baseline_at: int | None
+
+
+def parse(text: str, metrics: Sequence[str]) -> Expression:
+    """Read a condition.
+
+    Args:
+        text: as the user wrote it
+        metrics: names that are known
+
+    Returns:
+        the expression, ready to be judged
+
+    Raises:
+        CompareError: with a caret below the place that cannot be understood
+    """
+    if len(text) > LONGEST:
+        raise CompareError(f"--fail-if: {len(text)} characters are more than the {LONGEST} that are read")
+    return _Parser(text, metrics).parse()
+
+
+def fail(text: str, start: int, end: int, message: str) -> NoReturn:
+    """Refuse an expression, pointing at the characters that are wrong."""
+    carets = "^" * max(1, end - start)
+    raise CompareError(f"--fail-if: {message}\n  {text}\n  {' ' * start}{carets}")
+
+
+class _Parser:
+    def __init__(self, text: str, metrics: Sequence[str]) -> None:
+        self._text, self._known = text, sorted(metrics, key=len, reverse=True)
+        self._metrics: dict[int, str] = {}  # by the place where they stand
+        self._quantities: dict[ast.AST, Quantity] = {}
+        self._significant = False
+        self._baseline_at: int | None = None
+        self._python = ""
+
+    def parse(self) -> Expression:
+        self._refuse_characters()
+        self._python = self._hide_names()
+        try:
+            tree = ast.parse(self._python, mode="eval").body
+        except SyntaxError as error:
+            start = (error.offset or 0) - 1 if error.lineno == 1 else -1
+            if not 0 <= start < len(self._text):
+                start = len(self._text)
+            fail(self._text, start, start + 1, _hint(self._text, start))
+        except (RecursionError, MemoryError):
+            fail(self._text, 0, 1, "nested too deeply")
+        self._boolean(tree)
+        return Expression(self._text, tree, self._quantities, self._significant, self._baseline_at)
+
+    def _refuse_characters(self) -> None:
+        if not self._text.strip():
+            fail(self._text, 0, 1, "a condition is missing, such as 'val/top1 < baseline - 0.3'")
+        for place, character in enumerate(self._text):
+            if character in "\n\r\t\f#;\\" or not character.isprintable() or not character.isascii():
+                fail(self._text, place, place + 1, f"{character!r} cannot stand here")
+
+    def _hide_names(self) -> str:
+        """The text with every metric turned into one word of the same length."""
+        pieces, place = [], 0
+        while place < len(self._text):
+            name = self._name_at(place)
+            if name:
+                if "/" in name or name in self._known:
+                    self._metrics[place] = name
+                pieces.append(_word(name))
+                place += len(name)
+            else:
+                number = _NUMBER.match(self._text, place)
+                pieces.append(number[0] if number else self._text[place])
+                place += len(pieces[-1])
+        return "".join(pieces)
+
+    def _name_at(self, place: int) -> str:
+        """The longest known metric here, else whatever looks like one or is a word."""
+        rest = self._text[place:]
+        for name in self._known:
+            if rest.startswith(name) and not re.match(r"\w|/[A-Za-z_]", rest[len(name) :]):
+                return name
+        match = re.match(r"[A-Za-z_]\w*(?:/[A-Za-z_][\w.]*)*", rest)
+        return match[0] if match else ""
+
+    def _boolean(self, node: ast.expr) -> None:
+        if isinstance(node, ast.BoolOp):
+            for value in node.values:
+                self._boolean(value)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            self._boolean(node.operand)
+        elif isinstance(node, ast.Compare):
+            self._comparison(node)
+        elif self._word_of(node) == "significant":
+            self._significant = True
+            self._need_baseline(node)
+        elif self._word_of(node) == "baseline" or self._is_number(node):
+            self._refuse(node, "this is a number: compare it with something, as in 'val/top1 < baseline'")
+        else:
+            self._refuse(node, "this is neither true nor false")
+
+    def _comparison(self, node: ast.Compare) -> None:
+        if wrong := next((op for op in node.ops if not isinstance(op, _COMPARISONS)), None):
+            self._refuse(node, f"only < <= > >= == != compare, not '{type(wrong).__name__.lower()}'")
+        sides = [node.left, *node.comparators]
+        baselines = [found for side in sides for found in self._number(side)]
+        asked = {self._quantities[each] for side in sides for each in ast.walk(side) if each in self._quantities}
+        for baseline in baselines:
+            self._need_baseline(baseline)
+            if len(asked) != 1:
+                why = "there is none" if not asked else f"here are {len(asked)}"
+                self._refuse(baseline, f"'baseline' stands for the metric that it is compared with, and {why}")
+            quantity = next(iter(asked))
+            self._quantities[baseline] = Quantity(quantity.metric, quantity.best, of_baseline=True)
+
+    def _number(self, node: ast.expr) -> list[ast.expr]:
+        """Check something that must be a number; returns where it says ``baseline``."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, _OPERATORS):
+            return [*self._number(node.left), *self._number(node.right)]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+            return self._number(node.operand)
+        if self._word_of(node) == "baseline":
+            return [node]
+        self._one_number(node)
+        return []
+
+    def _one_number(self, node: ast.expr) -> None:
+        if isinstance(node, ast.Constant):
+            self._constant(node)
+        elif isinstance(node, ast.Call):
+            self._best(node)
+        elif self._word_of(node) == "significant":
+            self._refuse(node, "'significant' is true or false, not a number: join it with 'and'")
+        elif isinstance(node, ast.Name):
+            self._quantities[node] = Quantity(self._metric(node))
+        else:
+            self._refuse(node, "only metrics, 'baseline', numbers and + - * / can stand here")
+
+    def _constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, bool) or not isinstance(node.value, (int, float)) or not _is_finite(node.value):
+            self._refuse(node, "only plain numbers can stand here")
+
+    def _best(self, node: ast.Call) -> None:
+        if self._word_of(node.func) != "best" or node.keywords or len(node.args) != 1:
+            self._refuse(node, "the only function is best(METRIC)")
+        argument = node.args[0]
+        if not isinstance(argument, ast.Name) or self._word_of(argument) in _WORDS:
+            self._refuse(argument, "best() takes the name of a metric")
+        self._quantities[node] = Quantity(self._metric(argument), best=True)
+
+    def _metric(self, node: ast.Name) -> str:
+        start, end = self._span(node)
+        name = self._metrics.get(start) or self._text[start:end]
+        if name not in self._known:
+            listed = f"{', '.join(sorted(self._known)[:8])}{', …' if len(self._known) > 8 else ''}"
+            near = did_you_mean([repr(found) for found in nearest_values(name, [*self._known, *_WORDS])])
+            fail(self._text, start, end, f"unknown metric {name!r}{near} (metrics: {listed})")
+        return name
+
+    def _is_number(self, node: ast.expr) -> bool:
+        return isinstance(node, (ast.BinOp, ast.Constant, ast.Call, ast.Name, ast.UnaryOp)) and self._number(node) == []
+
+    def _word_of(self, node: ast.expr) -> str:
+        """The word of the language that a node is; empty for a metric and for everything else."""
+        if not isinstance(node, ast.Name):
+            return ""
+        return node.id if self._span(node)[0] not in self._metrics and node.id in _WORDS else ""
+
+    def _need_baseline(self, node: ast.expr) -> None:
+        place = self._span(node)[0]
+        self._baseline_at = place if self._baseline_at is None else min(self._baseline_at, place)
+
+    def _span(self, node: ast.expr) -> tuple[int, int]:
+        # Python counts bytes, and the stand-in of a slash has two.
+        line = self._python.encode()
+        return len(line[: node.col_offset].decode()), len(line[: node.end_col_offset].decode())
+
+    def _refuse(self, node: ast.expr, message: str) -> NoReturn:
+        fail(self._text, *self._span(node), message)
+
+
+def _word(name: str) -> str:
+    word = re.sub(r"\W", _SLASH, name)
+    return _SLASH + word[1:] if word[0].isdigit() else word
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(float(number))
+    except OverflowError:
+        return False
+
+
+def _hint(text: str, place: int) -> str:
+    if re.search(r"(?<![<>=!])=(?!=)", text):
+        return "'=' compares nothing: write == for equal"
+    if "&" in text or "|" in text or "!" in text.replace("!=", ""):
+        return "write 'and', 'or', 'not'"
+    if text.count("(") != text.count(")"):
+        return "parentheses do not match"
+    return "this cannot be read here" if place < len(text) else "something is missing here"
