@@ -10,57 +10,103 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 SQLITE = "sqlite:///"
-_BOUNDED = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+LOCK_SECONDS = 60.0
+_BOUNDED = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_FIXED = {
+    # A request whose answer was lost may have done its work. To ask again is for those who look first what is there.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+_FOREIGN = ("MLFLOW_RUN_ID", "MLFLOW_ENABLE_ASYNC_LOGGING")
+"""Set by a user for another program: every process of this job would write into one foreign run, or lose values."""
+
+
+class MlflowMissingError(ValueError):
+    """MLflow cannot be loaded; the message says why and what then."""
 
 
 def bound_client(uri: str) -> Any:
-    """A client that gives up on a silent server after seconds, not hours."""
+    """A client that gives up on a silent server after seconds, not hours.
+
+    Raises:
+        MlflowMissingError: when MLflow is not installed, or broken
+    """
+    os.environ.update(_FIXED)
     for name, value in _BOUNDED.items():
         os.environ.setdefault(name, value)
-    # Set by a user for another program, it would make every process of this job write into one foreign run.
-    os.environ.pop("MLFLOW_RUN_ID", None)
-    from mlflow import MlflowClient  # noqa: PLC0415
-
+    for name in _FOREIGN:
+        os.environ.pop(name, None)
+    try:
+        from mlflow import MlflowClient  # noqa: PLC0415
+    except Exception as error:  # a half-installed package fails in many ways
+        raise MlflowMissingError(
+            f"MLflow cannot be loaded ({type(error).__name__}: {error}): install it with pip install 'mlflow>=3.13,<4'"
+        ) from error
     # Of a fresh database it would tell every migration.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(uri)
+    from .database import database_uri  # noqa: PLC0415 - it holds the lock from here
+
+    place = database_uri(uri)
+    return MlflowClient(place, registry_uri=place)
 
 
 @contextmanager
 def one_writer(uri: str) -> Iterator[None]:
-    """Hold a database file for writing; nothing for a server."""
+    """Hold a database file for writing; nothing for a server.
+
+    Raises:
+        TimeoutError: when somebody else holds it for a minute
+    """
     if not uri.startswith(SQLITE):
         yield
         return
     with Path(uri.removeprefix(SQLITE)).with_name(".mlflow.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file.fileno(), file.name)
         yield
 
 
+def _lock(descriptor: int, name: str) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process has held {name} for {LOCK_SECONDS:.0f} s") from None
+            time.sleep(0.05)
+
+
 def experiment_id(client: Any, name: str, uri: str) -> str:
-    """The experiment of that name, created if there is none; files of a database's runs lie beside it."""
+    """The experiment of that name, created if there is none; files of a database's runs lie beside it.
+
+    Raises:
+        ValueError: when it was deleted in MLflow, which keeps the name
+    """
     found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    if found is None:
+        found = _created(client, name, uri)
+    if found.lifecycle_stage != "active":
+        raise ValueError(f"the experiment '{name}' was deleted in MLflow: restore it there, or set tracking.experiment")
+    return str(found.experiment_id)
+
+
+def _created(client: Any, name: str, uri: str) -> Any:
     location = None
     if uri.startswith(SQLITE):
         location = str(Path(uri.removeprefix(SQLITE)).resolve().with_name("mlflow-artifacts"))
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return client.get_experiment(client.create_experiment(name, artifact_location=location))
     except Exception:
         # Two runs that begin together both find none; the second to create it finds the first one's.
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
-        return str(found.experiment_id)
+        return found

@@ -1,20 +1,35 @@
 """`cait track sync`: fill an MLflow that was unreachable, late, or is new."""
 
+import fcntl
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from cait_dist.config import RunConfig, flatten, load_config
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .mlflow_mirror import MlflowRun, default_uri
+from cait_dist.config import load_config
+
+from .mlflow_client import MlflowMissingError
+from .mlflow_facts import durable_step, read_ending, read_facts
+from .mlflow_mirror import default_uri
+from .mlflow_run import MlflowRun, first_line
 from .run_directory import RunDirectory, RunDirectoryError
 
+Report = Callable[[int, int], None]
+"""Told bytes done, and all of them."""
 
-def sync_to_mlflow(run_dir: Path, uri: str | None = None) -> str:
+
+def sync_to_mlflow(run_dir: Path, uri: str | None = None, report: Report = lambda done, total: None) -> str:
     """Send everything the run directory holds and MLflow lacks; idempotent.
+
+    Steps that no checkpoint of an unfinished run holds are done again when it goes on: they are sent as ``live/…``.
 
     Args:
         run_dir: of a run that is not live
         uri: server or database; None for the one the run was configured with
+        report: called as the work goes on
 
     Returns:
         a line that says what was sent
@@ -25,35 +40,72 @@ def sync_to_mlflow(run_dir: Path, uri: str | None = None) -> str:
     run = RunDirectory.existing(run_dir)
     if run.is_live():
         raise RunDirectoryError(f"{run_dir} is being trained now and mirrors itself: call this when it has ended")
+    if not run.read_record()["attempts"]:
+        raise RunDirectoryError(f"{run_dir} has nothing to send: no attempt has begun there")
     config = load_config(run.config).config
     target = uri or config.tracking.uri or default_uri(run.path.parent)
-    mlflow_run = MlflowRun(run, target, config.tracking.experiment)
-    try:
-        mlflow_run.open(flatten(config), mlflow_tags(run, config))
-        sent = mlflow_run.send_all()
-    except Exception as error:  # MLflow, its database and the network raise many kinds
-        raise RunDirectoryError(f"MLflow at {target} does not answer: {error}") from error
+    with _alone(run):
+        sent = _send(MlflowRun(run, target, config.tracking.experiment, check=_fence(run)), run, target, report)
     return f"{run_dir}: {sent} values sent to {target}"
 
 
-def mlflow_tags(run: RunDirectory, config: RunConfig) -> dict[str, str]:
-    """What a run is found by in MLflow."""
-    attempts = run.read_record()["attempts"]
-    latest: dict[str, Any] = attempts[-1]
-    tags = {
-        "variant": config.model.name,
-        "world_size": str(latest["processes"]),
-        "attempts": str(latest["number"]),
-        "commit": latest["code"].get("commit", "unknown"),
-        "run_dir": str(run.path.resolve()),
-    }
-    if config.tracking.parent_run_id is not None:
-        tags["mlflow.parentRunId"] = config.tracking.parent_run_id
-    if "job" in latest:
-        tags |= {
-            "slurm_job": latest["job"],
-            "nodes": " ".join(latest["nodes"]),
-            "lost_seconds": f"{sum(a.get('lost_seconds', 0) for a in attempts):.0f}",
-            "redone_steps": str(sum(a.get("redone_steps", 0) for a in attempts)),
-        }
-    return tags
+def sync_runs(run_dirs: Sequence[Path], uri: str | None = None) -> int:
+    """The same for several runs, with a line and a progress bar for each.
+
+    Returns:
+        the status to exit with: 2 when there was a run that could not be sent; the others are sent all the same
+    """
+    status = 0
+    console = Console(stderr=True, soft_wrap=True)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        for run_dir in run_dirs:
+            task = bar.add_task(run_dir.name, total=None)
+            try:
+                print(sync_to_mlflow(run_dir, uri, lambda done, total: bar.update(task, completed=done, total=total)))  # noqa: B023 - called before the loop goes on
+            except ValueError as error:  # of our own kinds: for the user
+                status = 2
+                print(f"cait: {error}", file=sys.stderr)
+            bar.remove_task(task)
+    return status
+
+
+def _send(mlflow_run: MlflowRun, run: RunDirectory, target: str, report: Report) -> int:
+    facts, ending = read_facts(run), read_ending(run)
+    try:
+        mlflow_run.open(facts, running=False)
+        total = mlflow_run.total_bytes
+        sent = mlflow_run.send(durable_step(run), lambda done: report(done, total))
+        if ending.tail:
+            sent += mlflow_run.send_tail()
+        mlflow_run.end(ending)
+        mlflow_run.show_files(ending.artifacts)
+    except (RunDirectoryError, MlflowMissingError):
+        raise
+    except Exception as error:  # MLflow, its database and the network raise many kinds
+        raise RunDirectoryError(
+            f"{run.path}: MLflow at {target} does not take it ({first_line(error)}): call this again when it does"
+        ) from error
+    return sent
+
+
+def _fence(run: RunDirectory) -> Callable[[], None]:
+    """An attempt that begins meanwhile mirrors itself."""
+    attempts = len(run.attempts())
+
+    def check() -> None:
+        if not run.is_latest(attempts):
+            raise RunDirectoryError(f"{run.path} is being trained now and mirrors itself: call this when it has ended")
+
+    return check
+
+
+@contextmanager
+def _alone(run: RunDirectory) -> Iterator[None]:
+    """Keep a second call out, which would make a second run in MLflow. Training may begin: it has a lock of its own."""
+    with (run.path / ".sync.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirectoryError(f"{run.path} is being sent by another process: wait for it") from None
+        yield

@@ -1,32 +1,53 @@
 """What rank 0 writes down: the metrics file first, then the console and MLflow. Silent on every other rank."""
 
+import sys
 import time
+from collections.abc import Sequence
 
-from cait_dist.config import RunConfig, flatten
+from cait_dist.config import RunConfig
 from cait_dist.evaluation import Accuracy
 from cait_dist.tracking.curves import draw_curves
 from cait_dist.tracking.metrics import MetricsWriter
-from cait_dist.tracking.mlflow_mirror import MLFLOW_STATUS, MlflowMirror, MlflowRun, artifacts, default_uri
+from cait_dist.tracking.mlflow_facts import read_ending
+from cait_dist.tracking.mlflow_mirror import MlflowMirror, default_uri
+from cait_dist.tracking.mlflow_run import Extra
 from cait_dist.tracking.report import write_report
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
-from cait_dist.tracking.sync import mlflow_tags
 
 from .console import TrainingConsole
 from .plan import Plan
 
-CLOSE_SECONDS = {"finished": 60.0, "stopped": 15.0, "failed": 10.0}
-"""How long the end of a run waits for MLflow: longest when nobody is waiting for the machine."""
+CLOSE_SECONDS = {"finished": 20.0, "stopped": 15.0, "failed": 10.0}
+"""How long the end of a run waits for MLflow: longest when nobody is waiting for the machine. Whatever the server does,
+a job is gone within half a minute of its last step."""
 
 
 class Recorder:
-    """Metrics file, console and MLflow mirror of one attempt."""
+    """Metrics file, console and MLflow mirror of one attempt.
 
-    def __init__(self, run: RunDirectory, attempt: int, config: RunConfig, plan: Plan, start_step: int) -> None:
+    Args:
+        run: the run directory
+        attempt: its number
+        config: of the attempt
+        plan: how many steps there are
+        start_step: the step it goes on from
+        extras: log more into MLflow once the run is open there
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        attempt: int,
+        config: RunConfig,
+        plan: Plan,
+        start_step: int,
+        extras: Sequence[Extra] = (),
+    ) -> None:
         self._run, self._attempt, self._calendar = run, attempt, plan.calendar
         self._metrics = MetricsWriter(run.attempt(attempt), start_step)
         run.update_attempt(attempt, resumed_from=start_step)
         self._console = TrainingConsole(plan.calendar.total_steps, config.training.epochs, start_step)
-        self._mirror = self._open_mirror(config, plan) if config.tracking.mlflow else None
+        self._mirror = self._open_mirror(config, extras) if config.tracking.mlflow else None
 
     def say(self, text: str) -> None:
         """Tell the user something."""
@@ -67,11 +88,14 @@ class Recorder:
             draw_curves(self._run)
         if self._mirror is None:
             return
-        arrived = self._mirror.close(MLFLOW_STATUS[outcome], artifacts(self._run), CLOSE_SECONDS[outcome])
-        if not arrived:
+        # The report of the error that is ending this process is written later.
+        ending = read_ending(self._run, last_words=sys.exc_info()[1])
+        if not self._mirror.close(ending, CLOSE_SECONDS[outcome]):
             self.say(f"MLflow did not get everything; `cait track sync {self._run.path}` sends the rest")
 
-    def _open_mirror(self, config: RunConfig, plan: Plan) -> MlflowMirror:
-        uri = config.tracking.uri or default_uri(config.runs_dir)
-        mlflow_run = MlflowRun(self._run, uri, config.tracking.experiment)
-        return MlflowMirror(mlflow_run, flatten(config), mlflow_tags(self._run, config), self.say)
+    def _open_mirror(self, config: RunConfig, extras: Sequence[Extra]) -> MlflowMirror:
+        tracking = config.tracking
+        uri = tracking.uri or default_uri(config.runs_dir)
+        return MlflowMirror(
+            self._run, self._attempt, uri, tracking.experiment, self.say, live=tracking.live, extras=extras
+        )

@@ -1,0 +1,260 @@
+"""The MLflow run that mirrors one run directory.
+
+Everything here may be done twice: after a crash, a lost answer or a second `cait track sync` MLflow holds each thing
+once. It keeps one of two rows that are equal in name, step, time and value, so rows are sent with the time from their
+line, and the cursor may be written down after they were sent.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .metrics import Row
+from .metrics_tail import Batch, Cursor, MetricsTail
+from .mlflow_client import bound_client, experiment_id, one_writer
+from .mlflow_facts import Ending, RunFacts
+from .mlflow_names import (
+    MAX_PARAM,
+    MAX_TAG,
+    clean_text,
+    finite_or_nan,
+    numbers,
+    packed,
+    safe_name,
+    safe_names,
+)
+from .run_directory import RunDirectory, read_json, write_json
+
+BATCH = 500
+LIVE_KEYS = ("train/loss", "train/lr", "perf/images_per_second")
+"""Shown under live/… while no checkpoint holds them."""
+
+Extra = Callable[[Any, str], None]
+"""Called with (MlflowClient, run id) when the run is open in MLflow: to log what is no metric."""
+
+
+class MlflowRun:
+    """Created in MLflow on first use, found again through mlflow.json, or by its key where that was lost.
+
+    Args:
+        run: the directory
+        uri: server or database
+        experiment: the run belongs to
+        extras: called in order when the run was opened, each until it worked once; an error of theirs costs a warning.
+            The list is emptied on the way
+        tell: shows a line to the user
+        check: called before every request; it raises an error to end this
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        uri: str,
+        experiment: str,
+        extras: list[Extra] | None = None,
+        tell: Callable[[str], None] = print,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._run, self._uri, self._experiment = run, uri, experiment
+        self._extras = [] if extras is None else extras
+        self._tell, self._check = tell, check
+        self._identity: dict[str, Any] = {}
+        self._client: Any = None
+        self._tail = MetricsTail(run)
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client, bounded in time; None before ``open``."""
+        return self._client
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's name for the run."""
+        return str(self._identity["run_id"])
+
+    def open(self, facts: RunFacts, running: bool = True) -> None:
+        """Connect, create the experiment and the run where they do not exist, and log what is known at the start.
+
+        Args:
+            facts: of the run
+            running: show it as such
+        """
+        self._check()
+        with one_writer(self._uri):
+            self._client = bound_client(self._uri)
+            self._identity = self._find_or_create(facts)
+            present = self._ask(self._client.get_run, self.run_id).data
+            if running:
+                self._ask(self._client.update_run, self.run_id, status="RUNNING")
+                if "error" in present.tags:
+                    self._ask(self._client.delete_tag, self.run_id, "error")
+            self._log_params(facts.params, present.params)
+            self._set_tags({"run_key": facts.key, **facts.tags})
+            self._call_extras()
+
+    def send(self, durable: float, progress: Callable[[int], None] = lambda _: None) -> int:
+        """Send what MLflow lacks and no later attempt will do again.
+
+        Args:
+            durable: the step up to which that is so of the newest attempt
+            progress: called after each batch with the share of the files that was read, in bytes
+
+        Returns:
+            how many values went out
+        """
+        sent = 0
+        while batch := self._tail.read(self._cursor, durable, BATCH):
+            sent += self._send(batch.rows, prefix="")
+            self._remember(cursor=batch.cursor.facts())
+            progress(self._tail.read_bytes(batch.cursor))
+        return sent
+
+    def send_tail(self) -> int:
+        """Send the steps beyond under ``live/…``; returns how many values went out."""
+        cursor, sent = Cursor.of(self._identity.get("live")), 0
+        newest = self._tail.newest
+        if cursor.attempt != newest or "live" not in self._identity:
+            cursor = Cursor(attempt=newest)
+        while batch := self._tail.read(cursor, math.inf, BATCH):
+            sent += self._send(self._live_rows(batch), prefix="live/")
+            cursor = batch.cursor
+            self._remember(live=cursor.facts())
+        return sent
+
+    def end(self, ending: Ending) -> None:
+        """Set the final status."""
+        with one_writer(self._uri):
+            if ending.error is not None:
+                self._set_tags({"error": ending.error})
+            ended = None if ending.ended is None else int(ending.ended * 1000)
+            self._ask(self._client.set_terminated, self.run_id, ending.status, end_time=ended)
+
+    def show_files(self, files: Sequence[Path]) -> None:
+        """Log files beside the metrics; those that do not exist are passed over."""
+        with one_writer(self._uri):
+            for file in files:
+                if file.is_file():
+                    self._ask(self._client.log_artifact, self.run_id, str(file))
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all metrics files."""
+        return self._tail.size()
+
+    @property
+    def _cursor(self) -> Cursor:
+        return Cursor.of(self._identity.get("cursor"))
+
+    def _ask(self, request: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        self._check()
+        return request(*arguments, **named)
+
+    def _find_or_create(self, facts: RunFacts) -> dict[str, Any]:
+        known = read_json(self._run.mirror)
+        if known and known["uri"] == self._uri and self._is_there(known["run_id"]):
+            return dict(known)
+        experiment = self._ask(experiment_id, self._client, self._experiment, self._uri)
+        # An answer may have been lost on its way: then the run is there, and nobody wrote it down.
+        found = self._ask(self._client.search_runs, [experiment], f"tags.run_key = '{facts.key}'", max_results=1)
+        run = found[0] if found else self._create(experiment, facts)
+        self._identity = {"uri": self._uri, "experiment": self._experiment, "run_id": run.info.run_id}
+        self._remember()
+        return self._identity
+
+    def _create(self, experiment: str, facts: RunFacts) -> Any:
+        # The parent must be told now for MLflow to show the run under it.
+        tags = {key: value for key, value in facts.tags.items() if key.startswith("mlflow.")}
+        return self._ask(
+            self._client.create_run,
+            experiment,
+            start_time=None if facts.started is None else int(facts.started * 1000),
+            run_name=self._run.path.name,
+            tags={"run_key": facts.key, **tags},
+        )
+
+    def _is_there(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        try:
+            run = self._ask(self._client.get_run, run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return str(run.info.lifecycle_stage) == "active"
+
+    def _log_params(self, params: dict[str, Any], present: dict[str, str]) -> None:
+        from mlflow.entities import Param  # noqa: PLC0415
+
+        # MLflow refuses to change a parameter, so only new ones are sent.
+        texts = {safe_name(key): clean_text(value, MAX_PARAM) for key, value in params.items()}
+        fresh = {key: text for key, text in texts.items() if key not in present}
+        for portion in packed(fresh):
+            self._ask(
+                self._client.log_batch,
+                self.run_id,
+                params=[Param(key, text) for key, text in portion.items()],
+                synchronous=True,
+            )
+        cut = [key for key, value in params.items() if len(str(value)) > MAX_PARAM and safe_name(key) in fresh]
+        if cut:
+            self._set_tags({"cut_params": ", ".join(cut)})
+            self._tell(f"MLflow shows only the first {MAX_PARAM} characters of {', '.join(cut)}")
+
+    def _set_tags(self, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag  # noqa: PLC0415
+
+        for portion in packed({safe_name(key): clean_text(text, MAX_TAG) for key, text in tags.items()}):
+            pairs = [RunTag(key, text) for key, text in portion.items()]
+            self._ask(self._client.log_batch, self.run_id, tags=pairs, synchronous=True)
+
+    def _call_extras(self) -> None:
+        for extra in list(self._extras):
+            try:
+                self._ask(extra, self._client, self.run_id)
+            except Exception as error:  # whatever it is, metrics matter more
+                self._check()
+                self._tell(f"MLflow lacks a part of this run: {first_line(error)}")
+            else:
+                self._extras.remove(extra)
+
+    def _live_rows(self, batch: Batch) -> list[Row]:
+        known = self._cursor
+        return [
+            {key: value for key, value in row.items() if key in (*LIVE_KEYS, "step", "time")}
+            for row in batch.rows
+            if batch.cursor.attempt > known.attempt or row["step"] > known.step
+        ]
+
+    def _send(self, rows: list[Row], prefix: str) -> int:
+        from mlflow.entities import Metric, RunTag  # noqa: PLC0415
+
+        metrics, odd = [], None
+        for row in rows:
+            values = numbers(row)
+            names = safe_names(values)
+            for key, value in values.items():
+                if not math.isfinite(value):
+                    odd = odd or f"step {row['step']}: {key} was {value}"
+                time = int(row["time"] * 1000)
+                metrics.append(Metric(prefix + names[key], finite_or_nan(value), time, row["step"]))
+        news = odd if odd and "nonfinite" not in self._identity else None
+        if not metrics:
+            return 0
+        with one_writer(self._uri):
+            tags = [RunTag("nonfinite", clean_text(news, MAX_TAG))] if news else []
+            self._ask(self._client.log_batch, self.run_id, metrics=metrics, tags=tags, synchronous=True)
+        if news:
+            self._remember(nonfinite=news)
+        return len(metrics)
+
+    def _remember(self, **facts: Any) -> None:
+        self._check()
+        self._identity |= facts
+        write_json(self._run.mirror, self._identity)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line that is not too long."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
