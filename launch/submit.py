@@ -23,6 +23,7 @@ from .profile import ClusterProfile, load_profile
 from .sbatch import code_folder, make_executor, script_of
 from .slurm_commands import SlurmError, cancel, job_facts, queue, test_only
 from .snapshot import snapshot_code
+from .tracking_writers import check_one_writer
 
 WATCH_SECONDS, PENDING_SECONDS = 8.0, 2.0
 HOPELESS = (
@@ -55,10 +56,12 @@ def read_order(config_path: Path, overrides: Sequence[str], cluster: str, option
     Raises:
         ConfigError: if something in them is wrong
         SlurmError: if the profile's limits forbid it
+        TrackingWritersError: if MLflow's database would break
     """
     config = absolute(load_config(config_path, overrides).config)
     profile = load_profile(cluster, options)
     check_limits(profile, config)
+    check_one_writer(config)
     return Order(config, profile, cluster)
 
 

@@ -32,6 +32,7 @@ from .snapshot import snapshot_code
 from .status import SWEEP_FILE
 from .submit import Order, absolute, check_script, plan_run, record_of, submit_jobs, watch_start, write_folder
 from .sweep_axes import Member, SweepError, members, split_arguments
+from .tracking_writers import check_many_writers, check_one_writer
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def submit_sweep(
     profile = load_profile(cluster, options)
     for config in sweep.configs:
         check_limits(profile, config)
+    check_many_writers(sweep.configs)
     check_partition(profile)
     chosen = unfinished(sweep, only)
     if not chosen:
@@ -173,7 +175,9 @@ def open_parent(sweep: Sweep) -> str | None:
     path = sweep.folder / SWEEP_FILE
     known = read_json(path) or {}
     first = sweep.configs[0].tracking
-    parent = open_parent_run(sweep.folder, first, sweep.axes, known.get("parent")) if first.mlflow else None
+    same_place = known.get("tracking", {}).get("uri") == first.uri
+    opened = known.get("parent") if same_place else None
+    parent = open_parent_run(sweep.folder, first, sweep.axes, opened) if first.mlflow else None
     sweep.folder.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys([*known.get("members", []), *(config.name for config in sweep.configs)])
     tracking = {"uri": first.uri, "experiment": first.experiment}
@@ -212,6 +216,8 @@ def run_here(sweep: Sweep, processes: int | None, only: str | None) -> int:
     from .train import train_config  # noqa: PLC0415 - loads torch
 
     chosen = unfinished(sweep, only)
+    for config in chosen:
+        check_one_writer(config)
     parent = open_parent(sweep)
     for number, config in enumerate(chosen, 1):
         print(f"--- {number}/{len(chosen)} {config.name}", flush=True)
@@ -229,6 +235,7 @@ def describe(sweep: Sweep, cluster: str, options: dict[str, Any], parallel: int 
     if cluster == LOCAL:
         return "\n".join(lines)
     profile: ClusterProfile = load_profile(cluster, options)
+    check_many_writers(chosen)
     plan_run(chosen[0], profile)
     executor = make_executor(launch_dir(sweep.folder) / "1", profile, sweep.folder.name, parallel)
     return "\n".join([*lines, "", script_of(executor, len(chosen))])

@@ -36,6 +36,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["'runs_dir'", "which the nodes do not see", "/shared"],
     ),
     "folder that is not shared": (["runs_dir=/dev/shm/cait-refusals"], ["failed before its first line", "share"]),
+    "several jobs on one SQLite file": (
+        ["--array", "0-1", "tracking.mlflow=true"],
+        ["several jobs would write", "mlflow.db", "cait track serve", "tracking.mlflow=false"],
+    ),
     "batch that cannot be split": (["--tasks-per-node", "16", "--nodes", "4"], ["cannot be split over 64 processes"]),
     "options of a cluster on this machine": (
         ["--cluster", "local", "--partition", "main"],

@@ -1,16 +1,23 @@
-"""A sweep of 2 × 3 as a job array, two at a time; one member is killed, and the same command brings it back."""
+"""A sweep of 2 × 3 as a job array, two at a time; one member is killed, and the same command brings it back.
+
+All of them tell one `cait track serve` on the cluster's head, which the nodes call by its name.
+"""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster_runs import PATIENCE, ClusterRun, cait, run, slow_steps, write_profile
-from training_command import losses, wait_for
+from training_command import CAIT, losses, wait_for
 
 from cait_dist.tracking.run_directory import RunDirectory, read_json
 from slurm.minicluster import MiniCluster
+from slurm.minicluster.settings import HEAD
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +27,37 @@ VICTIM = MEMBERS[4]
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory, shared_config: Path) -> list[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(scope="module")
+def database(folder: Path) -> Path:
+    """Of the server: on this machine's disk, so the tests may read it while the server writes."""
+    return folder / "server" / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def uri(cluster: MiniCluster, database: Path) -> Iterator[str]:
+    """A tracking server on the head, as its users find it."""
+    serve = [str(CAIT), "track", "serve", str(database.parent), "--host", "0.0.0.0"]
+    with subprocess.Popen(
+        cluster.command(serve), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            # It says where it is once it answers there.
+            yield next(line.split("tracking.uri=")[1].strip() for line in server.stdout if "tracking.uri=" in line)
+        finally:
+            entered = psutil.Process(server.pid)
+            innermost = [entered, *entered.children(recursive=True)]
+            next(process for process in innermost if process.cmdline()[-len(serve) :] == serve).terminate()
+            server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def words(folder: Path, shared_config: Path, uri: str) -> list[str]:
     """The command, without `cait`."""
-    folder = tmp_path_factory.mktemp("sweep")
     config = folder / "tiny.yaml"
     config.write_text(shared_config.read_text().replace(str(shared_config.parent / "runs"), str(folder / "runs")))
     profile = write_profile(folder, "one")
@@ -31,6 +66,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, shared_config: Path) -> list
         PATIENCE,
         "training.epochs=0.12",
         "tracking.mlflow=true",
+        f"tracking.uri={uri}",
         "training.checkpoint.every_steps=4",
     )
     return ["sweep", str(config), *AXES, *settings, "--cluster", str(profile), "--parallel", "2", "--nodes", "1"]
@@ -81,7 +117,7 @@ def test_never_more_than_two_members_run_at_a_time(cluster: MiniCluster, first: 
 
 
 def test_only_the_killed_member_is_submitted_again(
-    cluster: MiniCluster, words: list[str], first: str, place: Path
+    cluster: MiniCluster, words: list[str], first: str, place: Path, uri: str, database: Path
 ) -> None:
     from mlflow import MlflowClient  # noqa: PLC0415
 
@@ -101,7 +137,8 @@ def test_only_the_killed_member_is_submitted_again(
     assert "nothing to do" in cait(cluster, *words).stdout
 
     sweep = read_json(place / "sweep.json")
-    client = MlflowClient(sweep["tracking"]["uri"])
+    assert (uri.startswith(f"http://{HEAD}:"), sweep["tracking"]["uri"]) == (True, uri)
+    client = MlflowClient(f"sqlite:///{database}")  # the cluster's network cannot be reached from here
     parent = client.get_run(sweep["parent"])
     children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{sweep['parent']}'")
     assert sorted(child.info.run_name for child in children) == MEMBERS
