@@ -47,6 +47,7 @@ def main(run_dir: str, attempt: str, before_training: BeforeTraining | None = No
 
 def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: BeforeTraining | None) -> int:
     from cait_dist.config import load_config  # noqa: PLC0415 - errors while importing are reported too
+    from cait_dist.tracking.system_metrics import sampling  # noqa: PLC0415
 
     from .process_group import join  # noqa: PLC0415
     from .trainer import Trainer  # noqa: PLC0415
@@ -56,12 +57,14 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
     world = join(config.training.collective_timeout)
     if before_training is not None:
         before_training(world, run)
-    trainer = Trainer(run, number, config, world, entry["resumed_from"], stop)
-    outcome = "failed"
-    try:
-        outcome = trainer.run()
-    finally:
-        trainer.close(outcome)
+    every = config.tracking.system_seconds if world.local_rank == 0 else None
+    with sampling(run, number, every, lambda text: print(text, flush=True)):
+        trainer = Trainer(run, number, config, world, entry["resumed_from"], stop)
+        outcome = "failed"
+        try:
+            outcome = trainer.run()
+        finally:
+            trainer.close(outcome)
     world.leave()
     return 0 if outcome == "finished" else EXIT_SAVED
 
