@@ -51,7 +51,6 @@ def track_sync(
     uri: Uri = None,
 ) -> None:
     """Send what these runs hold and MLflow lacks. Calling it again sends nothing twice."""
-    from cait_dist.tracking.sync import sync_to_mlflow  # noqa: PLC0415
+    from cait_dist.tracking.sync import sync_runs  # noqa: PLC0415
 
-    for run_dir in run_dirs:
-        typer.echo(sync_to_mlflow(run_dir, uri))
+    raise typer.Exit(sync_runs(run_dirs, uri))

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from .gpu_sampler import MEGABYTE, GpuSampler
@@ -25,6 +26,8 @@ from .run_directory import RunDirectory
 
 MOST_IN_A_BATCH = 500
 PREFIX, SUFFIX = "system-", ".jsonl"
+_GPU = re.compile(r"gpu_\d+_(.*)")
+_OVER_GPUS: dict[str, Callable[[list[float]], float]] = {"utilization_percentage": fmean, "power_usage_watts": sum}
 STOP_SECONDS = 0.2
 """How long the end of training waits for a sample at hand; a driver or a file system may hang."""
 
@@ -171,7 +174,7 @@ def read_samples(run: RunDirectory) -> dict[str, list[dict[str, float]]]:
 
 
 def send_system_metrics(run: RunDirectory, client: Any, run_id: str, cursor: Mapping[str, Any]) -> dict[str, Any]:
-    """Send the samples that MLflow lacks, as ``system/NODE/…``.
+    """Send the samples that MLflow lacks, as ``system/NODE/…``; of a node's GPUs together, as it shows few curves well.
 
     Args:
         run: the directory
@@ -189,12 +192,22 @@ def send_system_metrics(run: RunDirectory, client: Any, run_id: str, cursor: Map
         Metric(f"system/{node}/{name}", value, int(row["time"] * 1000), int(row["second"]))
         for node, rows in samples.items()
         for row in rows
-        for name, value in row.items()
+        for name, value in together(row).items()
         if name not in ("time", "second")
     ]
     for start in range(0, len(metrics), MOST_IN_A_BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + MOST_IN_A_BATCH])
+        client.log_batch(run_id, metrics=metrics[start : start + MOST_IN_A_BATCH], synchronous=True)
     return new_cursor
+
+
+def together(row: Mapping[str, float]) -> dict[str, float]:
+    """A sample with one value for all of the node's GPUs: mean load, the fullest, the warmest, power in all."""
+    values = {name: value for name, value in row.items() if not _GPU.match(name)}
+    by_kind: dict[str, list[float]] = {}
+    for name, value in row.items():
+        if found := _GPU.match(name):
+            by_kind.setdefault(found[1], []).append(value)
+    return values | {f"gpu_{kind}": _OVER_GPUS.get(kind, max)(found) for kind, found in by_kind.items()}
 
 
 def _samples_after(

@@ -26,6 +26,7 @@ from cait_dist.tracking.system_metrics import (
     read_samples,
     sampling,
     send_system_metrics,
+    together,
 )
 
 ALWAYS = {
@@ -103,8 +104,9 @@ class Client:
     def __init__(self) -> None:
         self.rows: list[tuple[str, int, float]] = []
 
-    def log_batch(self, run_id: str, metrics: list[Any]) -> None:
+    def log_batch(self, run_id: str, metrics: list[Any], synchronous: bool) -> None:
         assert len(metrics) <= 1000
+        assert synchronous, "the cursor says that they have arrived"
         self.rows += [(metric.key, metric.step, metric.value) for metric in metrics]
 
 
@@ -226,6 +228,19 @@ def test_a_gpu_tells_its_load_memory_power_and_temperature_and_a_slice_what_it_c
 def test_of_an_unshared_node_only_as_many_gpus_are_read_as_there_are_ranks() -> None:
     values = GpuSampler({"LOCAL_WORLD_SIZE": "2"}, StandIn()).read()
     assert {name.split("_")[1] for name in values} == {"0", "1"}
+
+
+def test_mlflow_shows_the_gpus_of_a_node_together() -> None:
+    values = GpuSampler({"CUDA_VISIBLE_DEVICES": "0,3"}, StandIn()).read() | {"second": 3}
+    values["gpu_1_temperature_celsius"] = 81
+    assert together(values) == {
+        "second": 3,
+        "gpu_utilization_percentage": 91.5,
+        "gpu_memory_usage_megabytes": 20000,
+        "gpu_memory_usage_percentage": 25,
+        "gpu_power_usage_watts": 700,
+        "gpu_temperature_celsius": 81,
+    }
 
 
 def test_mlflow_gets_every_sample_once_with_steps_that_only_grow(run: RunDirectory) -> None:
