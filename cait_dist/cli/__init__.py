@@ -11,6 +11,7 @@ import typer
 
 from .bench import bench_app
 from .cluster import cluster_app
+from .compare import compare
 from .config import config_app
 from .data import prep, verify
 from .doctor import doctor
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (prep, verify, train, launch, sweep, status, logs, cancel, evaluate, export, doctor):
+for command in (prep, verify, train, launch, sweep, status, logs, cancel, evaluate, export, compare, doctor):
     app.command()(command)
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")
