@@ -47,6 +47,7 @@ def main(run_dir: str, attempt: str, before_training: BeforeTraining | None = No
 
 def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: BeforeTraining | None) -> int:
     from cait_dist.config import load_config  # noqa: PLC0415 - errors while importing are reported too
+    from cait_dist.tracking.inputs import write_environment  # noqa: PLC0415
     from cait_dist.tracking.system_metrics import sampling  # noqa: PLC0415
 
     from .process_group import join  # noqa: PLC0415
@@ -57,6 +58,8 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
     world = join(config.training.collective_timeout)
     if before_training is not None:
         before_training(world, run)
+    if world.is_main:
+        write_environment(run.attempt(number), _gpu_names(world))
     every = config.tracking.system_seconds if world.local_rank == 0 else None
     with sampling(run, number, every, lambda text: print(text, flush=True)):
         trainer = Trainer(run, number, config, world, entry["resumed_from"], stop)
@@ -67,6 +70,13 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
             trainer.close(outcome)
     world.leave()
     return 0 if outcome == "finished" else EXIT_SAVED
+
+
+def _gpu_names(world: "World") -> list[str]:
+    import torch  # noqa: PLC0415
+
+    numbers = range(torch.cuda.device_count()) if world.device.type == "cuda" else ()
+    return [torch.cuda.get_device_name(number) for number in numbers]
 
 
 def _report(run: RunDirectory, number: int, error: BaseException) -> int:
