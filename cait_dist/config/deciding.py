@@ -3,7 +3,8 @@
 MAY_CHANGE = (
     "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",
     "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
-    "training.log_every", "training.collective_timeout", "evaluation.", "tracking.", "model.init_from",
+    "training.log_every", "training.health_every", "training.collective_timeout", "evaluation.", "tracking.",
+    "model.init_from",
 )  # fmt: skip
 """May change when a run is resumed: how the work is done. Everything else decides what is computed."""
 

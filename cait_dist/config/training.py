@@ -64,4 +64,7 @@ class TrainingConfig(Section):
     )
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
+    health_every: int | None = Field(
+        100, ge=1, description="steps between two looks at norms and attention logits; null: none"
+    )
     collective_timeout: float = Field(600, gt=0, description="seconds after which a silent rank ends the run")

@@ -14,7 +14,7 @@ import torch
 from cait_dist.config import RunConfig
 from cait_dist.models import architecture
 from cait_dist.planning.flops import count_macs
-from cait_dist.planning.gpu_demand import PEAK_FLOPS
+from cait_dist.planning.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
 from cait_dist.tracking.run_directory import write_json
 
 from .evaluation_sets import OpenSet
@@ -25,11 +25,11 @@ from .zero_partition import ZeroPartition
 FACTS_FILE = "facts.json"
 
 
-def write_facts(
-    attempt_dir: Path, config: RunConfig, plan: Plan, world: World, partition: ZeroPartition, sets: Sequence[OpenSet]
-) -> None:
-    """Write the facts of an attempt; for rank 0."""
-    facts = {
+def gather_facts(
+    config: RunConfig, plan: Plan, world: World, partition: ZeroPartition, sets: Sequence[OpenSet]
+) -> dict[str, Any]:
+    """The facts of an attempt; nothing is exchanged between ranks."""
+    return {
         "parameters": sum(math.prod(shape) for shape in partition.shapes.values()),
         "macs": _macs(config, plan),
         "image_size": plan.image_size,
@@ -42,7 +42,21 @@ def write_facts(
         **_device(world.device, config.training.precision),
         "sets": {chosen.name: {"digest": chosen.digest, "images": chosen.num_samples} for chosen in sets},
     }
+
+
+def write_facts(attempt_dir: Path, facts: dict[str, Any]) -> None:
+    """Write them down; for rank 0."""
     write_json(attempt_dir / FACTS_FILE, facts)
+
+
+def mfu(facts: dict[str, Any], images_per_second: float, devices: int) -> float | None:
+    """Share of the devices' peak that the model's own arithmetic reaches; None where no peak is known.
+
+    What stochastic depth leaves out is counted, what activation checkpointing does twice is not.
+    """
+    if facts["peak_flops"] is None:
+        return None
+    return float(PASSES_PER_STEP * FLOPS_PER_MAC * facts["macs"] * images_per_second / (devices * facts["peak_flops"]))
 
 
 def _macs(config: RunConfig, plan: Plan) -> int:

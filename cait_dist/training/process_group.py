@@ -43,6 +43,18 @@ class World:
         dist.all_reduce(total, group=self.control)
         return total
 
+    def largest(self, value: float) -> float:
+        """The largest of all ranks' values. Collective."""
+        found = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.control)
+        return float(found)
+
+    def gather(self, value: float) -> list[float]:
+        """All ranks' values, by rank. Collective."""
+        found = [torch.zeros(1, dtype=torch.float64) for _ in range(self.size)]
+        dist.all_gather(found, torch.tensor([value], dtype=torch.float64), group=self.control)
+        return [float(each) for each in found]
+
     def barrier(self) -> None:
         """Wait until every rank is here. Collective."""
         dist.barrier(group=self.control)

@@ -19,6 +19,7 @@ from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
 
 from .ema import MovingAverage
+from .forward_clock import ForwardClock
 from .process_group import World
 
 
@@ -30,6 +31,8 @@ class StepResult:
     """mean over this rank's part of the global batch"""
     data_wait: float
     """seconds the step waited for its images"""
+    forward: ForwardClock
+    """time of the forward passes"""
 
 
 class TrainingStep:
@@ -60,17 +63,18 @@ class TrainingStep:
 
     def run(self, batches: "Iterator[tuple[MicroBatch, float]]") -> StepResult:
         """Take ``accumulation`` micro-batches (with the seconds each was waited for) and update the weights once."""
-        losses, waited = [], 0.0
+        losses, waited, forward = [], 0.0, ForwardClock(self._world.device)
         for _ in range(self._accumulation):
             batch, seconds = next(batches)
             waited += seconds
-            loss = self._loss(batch)
+            with forward.running():
+                loss = self._loss(batch)
             self._engine.backward(loss)
             self._engine.step()
             losses.append(loss.detach())
         if self._ema is not None:
             self._ema.update()
-        return StepResult(torch.stack(losses).mean(), waited)
+        return StepResult(torch.stack(losses).mean(), waited, forward)
 
     def _loss(self, batch: MicroBatch) -> torch.Tensor:
         """Soft-target cross-entropy of one micro-batch, in fp32."""

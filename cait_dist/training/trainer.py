@@ -4,7 +4,9 @@ The loop counts optimizer steps and nothing else. Epochs, learning rate, data po
 from the step, so a checkpoint needs to hold little besides the weights and the optimizer's state.
 """
 
+import math
 import resource
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +27,8 @@ from .checkpoint import agree_on_checkpoint, load_checkpoint, save_checkpoint
 from .checkpoint_files import Checkpoint, list_checkpoints
 from .ema import MovingAverage
 from .evaluation_sets import open_set
-from .facts import write_facts
+from .facts import gather_facts, mfu, write_facts
+from .health import HealthCheck
 from .optimizer import set_learning_rate
 from .parallel import parallelize
 from .plan import make_plan
@@ -81,8 +84,9 @@ class Trainer:
         self._eval_sets = [
             open_set(config, chosen, self._plan.image_size, world.rank, world.size) for chosen in config.evaluation.sets
         ]
+        self._facts = gather_facts(config, self._plan, world, self._partition, self._eval_sets)
         if world.is_main:
-            write_facts(run.attempt(attempt), config, self._plan, world, self._partition, self._eval_sets)
+            write_facts(run.attempt(attempt), self._facts)
 
     def run(self) -> str:
         """Train to the end, or until asked to stop. Returns ``finished`` or ``stopped``."""
@@ -94,9 +98,9 @@ class Trainer:
             asked, answer = self._ask_everyone()
             began = time.perf_counter()
             set_learning_rate(self._engine.optimizer.param_groups, self._lr(self.step))
-            result = self._stepper.run(batches)
+            result, health = self._take_step(batches)
             self.step += 1
-            self._record(result, began)
+            self._record(result, began, health)
             asked.wait()
             stopping = bool(answer.item())
             # Who is asked to stop in the last step finishes: nobody would come back to evaluate it.
@@ -114,12 +118,20 @@ class Trainer:
         if self._recorder is not None:
             self._recorder.close(outcome, self.step)
 
+    def _take_step(self, batches: Iterator[tuple[MicroBatch, float]]) -> tuple[StepResult, dict[str, float]]:
+        every = self._config.training.health_every
+        if every is None or (self.step + 1) % every:
+            return self._stepper.run(batches), {}
+        self._health.begin()
+        return self._stepper.run(batches), self._health.end()
+
     def _build(self) -> list[str]:
         config, world = self._config, self._world
         model, notes = initial_model(config, self._plan.num_classes)
         self._engine = parallelize(model, config.training, config.optimizer, self._plan.batches, world)
         self._normalize = Normalize(config.augment.mean, config.augment.std).to(world.device)
         self._partition = ZeroPartition(self._engine, world.rank, world.size)
+        self._health = HealthCheck(self._engine, self._partition, world)
         decay = config.training.ema_decay
         self._ema = MovingAverage(self._partition, decay) if decay is not None else None
         self._stepper = TrainingStep(
@@ -171,8 +183,9 @@ class Trainer:
     def _lr(self, step: int) -> float:
         return learning_rate(step, self._plan.calendar, self._config.optimizer, self._config.schedule)
 
-    def _record(self, result: StepResult, began: float) -> None:
-        if self.step % self._config.training.log_every and self.step != self._plan.calendar.total_steps:
+    def _record(self, result: StepResult, began: float, health: dict[str, float]) -> None:
+        due = self.step % self._config.training.log_every == 0 or self.step == self._plan.calendar.total_steps
+        if not due and not health:
             self._trained_seconds += time.perf_counter() - began
             return
         loss = float(self._world.sum(result.loss) / self._world.size)
@@ -183,18 +196,30 @@ class Trainer:
             "train/lr": self._lr(self.step - 1),
             "train/grad_norm": _as_float(self._engine.get_global_grad_norm()),
             "perf/step_seconds": seconds,
-            "perf/images_per_second": self._plan.batches.global_batch / seconds,
-            "perf/data_wait_share": min(1.0, result.data_wait / seconds),
             "perf/trained_seconds": self._trained_seconds,
             "perf/peak_memory_gb": _peak_memory_gb(self._world.device),
+            **self._speed(result, seconds),
+            **health,
         }
         if self._recorder is not None:
             self._recorder.step(self.step, {key: value for key, value in values.items() if value is not None})
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss of step {self.step} is {loss}: lower optimizer.lr, lengthen schedule.warmup_epochs"
                 " or set optimizer.clip_grad; the last checkpoint is intact"
             )
+
+    def _speed(self, result: StepResult, seconds: float) -> dict[str, float | None]:
+        images_per_second = self._plan.batches.global_batch / seconds
+        busy = self._world.gather(result.data_wait + result.forward.seconds())
+        alone = self._world.size == 1
+        return {
+            "perf/images_per_second": images_per_second,
+            "perf/mfu": mfu(self._facts, images_per_second, self._world.size),
+            "perf/data_wait_share": min(1.0, result.data_wait / seconds),
+            "perf/slowest_rank": None if alone else float(busy.index(max(busy))),
+            "perf/slowest_rank_behind_seconds": None if alone else max(busy) - statistics.median(busy),
+        }
 
     def _evaluation_is_due(self) -> bool:
         calendar = self._plan.calendar

@@ -7,6 +7,7 @@ Stage 3 runs with a persistence threshold of 0: without it nothing in so small a
 """
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,27 @@ def test_gradient_norms_are_those_of_one_process(results: dict[int, dict[str, An
     norms = [results[processes][f"fp32-z{stage}-none-acc1"]["norms"] for processes in PROCESSES]
     for other in norms[1:]:
         assert other == pytest.approx(norms[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", FP32)
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_norms_of_weights_updates_and_gradients_are_those_of_one_process(
+    results: dict[int, dict[str, Any]], reference: dict[str, Any], processes: int, name: str
+) -> None:
+    health = dict(results[processes][name]["health"])
+    # Which images are looked at depends on how the batch is divided.
+    logit = health.pop("health/max_attention_logit")
+    same_division = results[processes][f"fp32-z0-none-{name.rpartition('-')[2]}"]["health"]
+    assert logit == pytest.approx(same_division["health/max_attention_logit"], rel=1e-4)
+    assert logit > 0.01
+    expected = {key: value for key, value in reference["health"].items() if key in health}
+    assert health == pytest.approx(expected, rel=2e-4)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_gradient_that_was_applied_is_the_one_that_deepspeed_clipped(
+    results: dict[int, dict[str, Any]], stage: int
+) -> None:
+    result = results[2][f"fp32-z{stage}-none-acc2"]
+    stages = [value for key, value in result["health"].items() if key.startswith("health/grad_norm/")]
+    assert math.hypot(*stages) == pytest.approx(min(result["norms"][-1], 1.0), rel=1e-3)

@@ -22,6 +22,7 @@ from cait_dist.data.reader_webdataset import open_split
 from cait_dist.training.checkpoint import load_checkpoint, save_checkpoint
 from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.ema import MovingAverage
+from cait_dist.training.health import HealthCheck
 from cait_dist.training.optimizer import set_learning_rate
 from cait_dist.training.parallel import parallelize
 from cait_dist.training.plan import make_plan
@@ -64,22 +65,30 @@ class Case:
     def run(self) -> dict[str, Any]:
         accumulation = self.plan.batches.accumulation
         stepper = TrainingStep(self.engine, self.config, self.plan.num_classes, accumulation, self.world, self.ema)
-        losses, norms = [], []
+        losses, norms, health = [], [], dict[str, float]()
         with self.open_loader() as loader:
             batches = self.watch(loader)
             for step in range(self.start, self.start + self.case["steps"]):
                 set_learning_rate(self.engine.optimizer.param_groups, self.lr(step))
+                check = HealthCheck(self.engine, self.partition, self.world) if self.is_last(step) else None
+                if check:
+                    check.begin()
                 losses.append(float(self.world.sum(stepper.run(batches).loss) / self.world.size))
                 norms.append(as_float(self.engine.get_global_grad_norm()))
+                health = check.end() if check else {}
                 self.after(step + 1)
         return {
             "losses": losses,
             "norms": norms,
+            "health": health,
             "ids": self.gather_ids(),
             "weights": self.digest(),
             "average": self.average,
             "plain_average": self.plain.logits(self.engine.module, self.plan.image_size) if self.plain else None,
         }
+
+    def is_last(self, step: int) -> bool:
+        return step == self.start + self.case["steps"] - 1
 
     def load(self) -> int:
         if not self.case.get("from"):
