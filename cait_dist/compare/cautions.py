@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Case:
     groups: Sequence[Group]
     metric: str
 
-    @property
+    @cached_property
     def set(self) -> str:
         """The evaluation set of the metric."""
         return set_and_weights(self.metric, [name for run in self.runs for name in set_names(run)])[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from cait_dist.config.deciding import decides_result, names_the_run
@@ -69,12 +70,16 @@ def _differing(kind: str, facts: Sequence[Mapping[str, Any]], decide: Iterable[s
     ]
 
 
+_names_the_run = cache(names_the_run)
+"""Asked for every setting of every run: of hundreds of runs that takes longer than the comparison."""
+
+
 def _settings(run: RunData) -> dict[str, Any]:
-    return {key: value for key, value in run.config.items() if not names_the_run(key)}
+    return {key: value for key, value in run.config.items() if not _names_the_run(key)}
 
 
 def _deciding_settings(runs: Sequence[RunData], measured: str) -> set[str]:
-    found = {key for run in runs for key in run.config if decides_result(key)}
+    found = {key for key in {key for run in runs for key in run.config} if decides_result(key)}
     if any(run.facts.train_digest is None for run in runs):
         found.add("data.path")
     if any(measured not in run.facts.sets for run in runs):
