@@ -72,6 +72,16 @@ install_slurm() (
     fi
 )
 
+# The tests of the report look at it in a real browser; without one they are skipped.
+install_chromium() {
+    have chromium && return
+    echo "setup: installing Chromium (for the tests of the report)"
+    if ! { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1; then
+        echo "setup: the tests of the report in a browser are skipped: they need root or the package chromium" >&2
+    fi
+}
+
 pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 
 if [ ! -x .venv/bin/python ]; then
@@ -93,6 +103,7 @@ if [ "$kind" = dev ]; then
     pip install --no-deps -r tests/reference-requirements.txt
     install_ffcv
     install_slurm
+    install_chromium
 else
     echo "setup: installing cait-dist"
     pip install -e .

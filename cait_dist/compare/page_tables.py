@@ -1,0 +1,174 @@
+"""The tables of the page, as text that is ready to be shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .comparison import Comparison, Efficiency, RunRow
+from .page_format import DASH, count, duration, number, percent, score, signed
+from .page_looks import Look, in_order, looks_of
+from .page_metrics import average_of, family_of, lower_is_better, split_average, title_of
+from .page_scatter import paper_name
+from .run_data import RunData
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, the number it is sorted by, and whether it is the best of its column."""
+
+    text: str
+    value: float | None = None
+    best: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A run's row of a table."""
+
+    name: str
+    look: Look
+    outcome: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading; `top` is the heading of several columns beside each other."""
+
+    title: str
+    top: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows."""
+
+    columns: list[Column]
+    lines: list[Line]
+
+    @property
+    def tops(self) -> list[tuple[str, int]]:
+        """Headings over several columns, with their number of columns."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.top:
+                found[-1] = (column.top, found[-1][1] + 1)
+            else:
+                found.append((column.top, 1))
+        return found
+
+
+Values = list[float | None]
+
+
+def results_table(comparison: Comparison) -> Table:
+    """Outcome, length, and the last and best value of every evaluation metric, moving average beside raw."""
+    rows = comparison.rows
+    columns = [Column("Steps"), Column("Epochs")]
+    cells = [
+        [Cell(count(row.steps), row.steps) for row in rows],
+        [Cell(number(row.epochs, 4), row.epochs) for row in rows],
+    ]
+    for key in _evaluation_keys(comparison):
+        for title, values in _four_columns(rows, key):
+            columns.append(Column(title, top=title_of(key)))
+            cells.append(_scored(comparison, key, values))
+    if any(row.paper.row or row.paper.reasons for row in rows):
+        columns += [Column("Its row"), Column("Distance", help="Points of top-1 above the paper's row.")]
+        cells += [[_paper_row(row) for row in rows], [_paper_distance(row) for row in rows]]
+        columns[-2:] = [Column(column.title, "In the paper", column.help) for column in columns[-2:]]
+    return Table(columns, _lines(comparison, cells))
+
+
+def _evaluation_keys(comparison: Comparison) -> list[str]:
+    keys = {split_average(key)[0] for row in comparison.rows for key in (*row.last, *row.best)}
+    deciding = split_average(comparison.metric)[0]
+    return sorted(
+        {key for key in keys if family_of(key) == "evaluation"} | {deciding}, key=lambda k: (k != deciding, k)
+    )
+
+
+def _four_columns(rows: tuple[RunRow, ...], key: str) -> list[tuple[str, Values]]:
+    average = average_of(key)
+    found: list[tuple[str, Values]] = [
+        ("last", [row.last.get(key) for row in rows]),
+        ("last, EMA", [row.last.get(average) for row in rows]),
+        ("best", [row.best.get(key) for row in rows]),
+        ("best, EMA", [row.best.get(average) for row in rows]),
+    ]
+    return [(title, values) for title, values in found if title == "last" or any(v is not None for v in values)]
+
+
+def _scored(comparison: Comparison, key: str, values: Values) -> list[Cell]:
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    deciding = key == split_average(comparison.metric)[0]
+    lower = not comparison.higher_is_better if deciding else lower_is_better(key)
+    best = (min if lower else max)(finite) if len(set(finite)) > 1 else None
+    return [Cell(score(key, value), value, best=best is not None and value == best) for value in values]
+
+
+def _paper_row(row: RunRow) -> Cell:
+    paper = row.paper.row
+    return Cell(DASH) if paper is None else Cell(f"{paper_name(paper)}: {paper.top1:g}", paper.top1, note=paper.source)
+
+
+def _paper_distance(row: RunRow) -> Cell:
+    distance = row.paper
+    if distance.difference is not None:
+        return Cell(signed("val/top1", distance.difference), distance.difference)
+    return Cell(f"not comparable: {'; '.join(distance.reasons)}" if distance.reasons else DASH)
+
+
+Cost = tuple[str, str, Callable[[Efficiency], float | None], Callable[[float | None], str], bool | None]
+"""Title, meaning, where it is, how it is written, whether more is better (None: neither)."""
+
+COSTS: tuple[Cost, ...] = (
+    ("Images/s", "typical speed of training over all devices", lambda e: e.images_per_second, number, True),
+    ("Images/s per device", "the same for one device", lambda e: e.images_per_second_per_device, number, True),
+    ("MFU", "share of the devices' peak reached by the model's own arithmetic", lambda e: e.mfu, percent, True),
+    ("Scaling", "speed per device, relative to the run on the fewest devices", lambda e: e.scaling, percent, True),
+    ("Device-hours", "hours that devices were held", lambda e: e.device_hours, number, False),
+    ("Cost", "device-hours times the price that was given", lambda e: e.cost, number, False),
+    ("Wall time", "from the beginning to the last sign of life", lambda e: e.wall_seconds, duration, False),
+    ("Time to target", "wall time until the target was first reached", lambda e: e.seconds_to_target, duration, False),
+    ("Device-hours to target", "the same in device-hours", lambda e: e.device_hours_to_target, number, False),
+    ("Data wait", "mean share of a step spent waiting for images", lambda e: e.data_wait_share, percent, False),
+    ("Restarts", "attempts after the first", lambda e: e.restarts, count, None),
+    ("Lost time", "time lost to restarts", lambda e: e.lost_seconds, duration, False),
+    ("Redone steps", "steps done twice, as no checkpoint held them", lambda e: e.redone_steps, count, False),
+    ("Peak memory (GB)", "of one rank", lambda e: e.peak_memory_gb, number, False),
+)
+
+
+def cost_table(comparison: Comparison) -> Table:
+    """What each run cost and how fast it was, with the devices it used."""
+    known = {run.name: run for run in comparison.runs}
+    columns = [Column("Devices", help="of the last attempt")]
+    cells = [[Cell(_devices(known.get(row.name))) for row in comparison.rows]]
+    for title, meaning, get, text, more in COSTS:
+        values = [get(row.efficiency) for row in comparison.rows]
+        finite = {value for value in values if value is not None and math.isfinite(value)}
+        best = (max if more else min)(finite) if more is not None and len(finite) > 1 else None
+        columns.append(Column(title, help=meaning))
+        cells.append([Cell(text(value), value, best=best is not None and value == best) for value in values])
+    return Table(columns, _lines(comparison, cells))
+
+
+def _devices(run: RunData | None) -> str:
+    if run is None or not run.attempts:
+        return DASH
+    return f"{run.attempts[-1].processes} × {run.facts.device or 'unknown'}"
+
+
+def _lines(comparison: Comparison, cells: list[list[Cell]]) -> list[Line]:
+    looks = looks_of(comparison)
+    order = {comparison.runs[n].name: place for place, n in enumerate(in_order(comparison))}
+    lines = [
+        Line(row.name, looks[row.name], row.outcome, [column[n] for column in cells])
+        for n, row in enumerate(comparison.rows)
+    ]
+    return sorted(lines, key=lambda line: order[line.name])
