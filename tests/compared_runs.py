@@ -88,7 +88,7 @@ def a_run(
 
 
 def seeds(name: str, values: Sequence[float], first: int = 0, **more: Any) -> list[RunData]:
-    """A run for each value, with seeds first, first + 1, …"""
+    """A run for each value, with seeds counted from ``first`` on."""
     return [a_run(f"{name}-seed_{first + i}", value, seed=first + i, **more) for i, value in enumerate(values)]
 
 
@@ -100,7 +100,9 @@ def two_settings(a: Sequence[float] = (71.1, 71.7, 71.0), b: Sequence[float] = (
     ]
 
 
-def save_predictions(path: Path, right: Sequence[bool], digest: str = "2" * 64, step: int = 300, first: int = 0) -> Path:
+def save_predictions(
+    path: Path, right: Sequence[bool], digest: str = "2" * 64, step: int = 300, first: int = 0
+) -> Path:
     """Predictions of a network that is right where it is said to be."""
     label = np.arange(len(right)) % 10
     np.savez(

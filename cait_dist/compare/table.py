@@ -35,8 +35,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _cost(comparison, console)
     _paper(comparison, console)
     if comparison.notes:
-        console.print()
-        _bullets(console, comparison.notes, mark="", style="dim")
+        _heading(console, "How it was compared")
+        _bullets(console, comparison.notes, style="dim")
 
 
 def _heading(console: Console, text: str) -> None:

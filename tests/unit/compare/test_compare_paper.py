@@ -1,0 +1,166 @@
+"""The published results, each with its source, and the distance to them only where it means something."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compared_runs import a_run
+
+import cait_dist.compare
+from cait_dist.compare.comparison import PaperDistance
+from cait_dist.compare.paper import paper_distance, paper_rows
+from cait_dist.compare.run_data import RunData, SetFacts
+from cait_dist.models.zoo import architecture, list_models
+from cait_dist.planning.flops import count_macs, count_params
+
+IMAGENET = {
+    "train_images": 1_281_167,
+    "image_size": 224,
+    "parameters": 46_916_200,
+    "sets": {"val": SetFacts("7", 50_000)},
+}
+
+PLAIN = {
+    ("CaiT-XXS24", 224): 77.6,
+    ("CaiT-XS24", 224): 81.8,
+    ("CaiT-XS36", 224): 82.6,
+    ("CaiT-S24", 224): 82.7,
+    ("CaiT-S36", 224): 83.3,
+    ("CaiT-M24", 224): 83.4,
+    ("CaiT-S36", 384): 85.0,
+    ("CaiT-S48", 384): 85.1,
+    ("CaiT-M24", 384): 84.5,
+}
+DISTILLED = {
+    ("CaiT-XXS24", 224): 78.4,
+    ("CaiT-XXS36", 224): 79.75,
+    ("CaiT-XS24", 224): 82.0,
+    ("CaiT-XS36", 224): 82.9,
+    ("CaiT-S24", 224): 83.5,
+    ("CaiT-XXS24", 384): 80.95,
+    ("CaiT-XXS36", 384): 82.2,
+    ("CaiT-XS24", 384): 84.1,
+    ("CaiT-XS36", 384): 84.8,
+    ("CaiT-S24", 384): 85.1,
+    ("CaiT-S36", 384): 85.4,
+    ("CaiT-M36", 384): 86.1,
+    ("CaiT-M36", 448): 86.3,
+    ("CaiT-M48", 448): 86.5,
+}
+
+
+def paper_run(settings: dict[str, Any] | None = None, top1: float = 82.5, **facts: Any) -> RunData:
+    return a_run("s24", top1, config="cait_s24_224.yaml", settings=settings, **{**IMAGENET, **facts})
+
+
+def test_accuracies_are_those_typed_by_hand() -> None:
+    assert {(row.model, row.image_size): row.top1 for row in paper_rows() if not row.distilled} == PLAIN
+    assert {(row.model, row.image_size): row.top1 for row in paper_rows() if row.distilled} == DISTILLED
+    assert len(paper_rows()) == len(PLAIN) + len(DISTILLED)
+
+
+def test_every_number_has_a_source() -> None:
+    assert all(row.source for row in paper_rows())
+    with Path(cait_dist.compare.__file__).with_name("paper_rows.csv").open() as file:
+        assert all(row["source"].strip() and row["macs_source"].strip() for row in csv.DictReader(file))
+
+
+@pytest.mark.parametrize("row", paper_rows(), ids=lambda row: f"{row.model}-{row.image_size}-{row.distilled}")
+def test_parameters_and_macs_are_those_of_the_model_of_that_name(row: Any) -> None:
+    name = f"cait_{row.model.removeprefix('CaiT-').lower()}_{row.image_size}"
+    assert name in list_models()
+    model = architecture(name)
+    assert row.parameters == count_params(model).total
+    assert row.macs == pytest.approx(count_macs(model).total, rel=0.012)  # the published ones are rounded
+
+
+def test_a_run_of_the_papers_recipe_has_a_distance() -> None:
+    found = paper_distance(paper_run())
+    assert found.reasons == ()
+    assert found.row is not None
+    assert (found.row.model, found.row.distilled, found.row.top1) == ("CaiT-S24", False, 82.7)
+    assert found.difference == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts", "reason"),
+    [
+        ({"training.epochs": 100}, {}, "trained for 100 epochs instead of 400"),
+        ({"data.repeats": 1}, {}, "repeats 1 instead of 3"),
+        ({"evaluation.crop_ratio": 0.875}, {}, "crop_ratio 0.875 instead of 1"),
+        ({"augment.mixup": 0}, {}, "mixup 0 instead of 0.8"),
+        ({"model.drop_path_rate": 0.3}, {}, "drop_path_rate 0.3 instead of 0.1"),
+        ({"optimizer.lr": 1e-3}, {}, "peak learning rate 0.002 instead of 0.001"),
+        ({"optimizer.lr_reference_batch": None}, {}, "peak learning rate 0.0005 instead of 0.001"),
+        ({"model.num_classes": 10}, {}, "10 classes instead of 1,000"),
+        ({"model.init_from": "w.pth"}, {}, "it did not start from fresh weights"),
+        ({}, {"train_images": 1797}, "1,797 training images instead of 1,281,167"),
+        ({}, {"train_images": None}, "its number of training images is not known"),
+        ({}, {"sets": {"val": SetFacts("7", 360)}}, "360 validation images instead of 50,000"),
+        ({}, {"sets": {"v2": SetFacts("7", 50_000)}}, "its number of validation images is not known"),
+        ({}, {"parameters": 46_534_810}, "46,534,810 parameters instead of 46,916,200"),
+        ({}, {"outcome": "stopped"}, "it was not trained to its end"),
+        ({}, {"top1": float("nan")}, "it diverged"),
+    ],
+)
+def test_another_recipe_is_no_distance_and_the_reason_is_said(settings: Any, facts: Any, reason: str) -> None:
+    found = paper_distance(paper_run(settings, **facts))
+    assert found.row is not None
+    assert found.difference is None
+    assert found.reasons == (reason,)
+
+
+def test_all_reasons_are_said() -> None:
+    found = paper_distance(paper_run({"training.epochs": 100, "augment.cutmix": 0}, train_images=1797))
+    assert len(found.reasons) == 3
+
+
+def test_the_average_of_weights_is_not_what_the_paper_measured() -> None:
+    run = paper_run()
+    curves = {"val_ema/top1": run.curves["val/top1"]}
+    found = paper_distance(RunData(run.name, run.source, run.config, run.facts, run.attempts, curves, run.totals))
+    assert found.reasons == ("it has no val/top1 of its raw weights",)
+
+
+def test_a_model_published_only_with_a_teacher_is_shown_and_not_compared() -> None:
+    found = paper_distance(paper_run({"model.name": "cait_xxs36_224"}, parameters=17_299_720))
+    assert found.row is not None
+    assert found.row.distilled
+    assert found.reasons == ("the published model was distilled from a teacher",)
+
+
+def test_a_fine_tuned_result_is_no_match_for_training_at_that_size() -> None:
+    facts = {"image_size": 384, "parameters": 68_366_632}
+    found = paper_distance(paper_run({"model.name": "cait_s36_384"}, **facts))
+    assert found.row is not None
+    assert found.row.top1 == 85.0
+    assert found.reasons == ("the published model was trained at 224 pixels and fine-tuned at 384",)
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (paper_run({"model.embed_dim": 96}, parameters=1), "embed_dim=96 makes another model than CaiT-S24"),
+        (
+            paper_run({"model.image_size": 64}, image_size=64),
+            "no published result of CaiT-S24 at 64 pixels has a source",
+        ),
+        (paper_run({"model.name": "cait_s48_224"}), "no published result of CaiT-S48 at 224 pixels has a source"),
+        (paper_run({"model.name": "resnet50"}), "resnet50 is no CaiT of the paper"),
+        (paper_run({"model.name": ""}), "a model without a name is no CaiT of the paper"),
+    ],
+)
+def test_a_model_that_is_not_in_the_paper_has_no_row(run: RunData, reason: str) -> None:
+    assert paper_distance(run) == PaperDistance(None, None, (reason,))
+
+
+def test_a_variant_spelled_out_by_its_own_numbers_is_still_that_variant() -> None:
+    assert paper_distance(paper_run({"model.embed_dim": 384, "model.depth": 24})).difference is not None
+
+
+def test_settings_that_an_old_run_does_not_tell_are_reasons() -> None:
+    run = paper_run()
+    config = {key: value for key, value in run.config.items() if key != "data.repeats"}
+    found = paper_distance(RunData(run.name, run.source, config, run.facts, run.attempts, run.curves, run.totals))
+    assert found.reasons == ("its repeats is not known",)
