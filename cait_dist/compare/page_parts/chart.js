@@ -169,7 +169,7 @@ function marks(chart) {
       const x = AXES[state.axis].at(step, began, run);
       if (!(x >= chart.x[0] && x <= chart.x[1])) continue;
       const tick = make('path', {class: 'restart', d: `M${placeX(chart, x).toFixed(1)} ${floor - 7}v12`});
-      tick.append(make('title', {}, `${run.name}: attempt ${number} from step ${written(step)}`));
+      tick.append(make('title', {}, `${run.name}: attempt ${number} from step ${counted(step)}`));
       group.append(tick);
     }
     if (group.childElementCount) found.push(group);

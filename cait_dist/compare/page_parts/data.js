@@ -43,6 +43,9 @@ function written(value) {
   return value.toLocaleString('en-US', {maximumSignificantDigits: 5}).replace('-', '−');
 }
 
+/** A step or a number of images to its last digit. */
+function counted(value) { return Number.isInteger(value) ? value.toLocaleString('en-US') : written(value); }
+
 /** With the same number of places each, so that a column of them can be read. */
 function writtenAlike(values) {
   const texts = values.map((value) => (value === undefined ? '–' : written(value)));

@@ -112,7 +112,7 @@ function tell(chart, place, rows, near, away, px) {
     if (far) line.append(make('th', {}, `at ${short(row.x)}`));
     table.append(line);
   });
-  readout.replaceChildren(make('b', {}, `${AXES[state.axis].label} ${written(place)}`), table);
+  readout.replaceChildren(make('b', {}, `${AXES[state.axis].label} ${counted(place)}`), table);
   readout.hidden = false;
   const box = chart.svg.getBoundingClientRect(), own = readout.getBoundingClientRect();
   const right = box.left + px + 18 + own.width < document.documentElement.clientWidth - 8;
