@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .arguments import RunDir
+
 track_app = typer.Typer(help="MLflow: serve it, look at the runs, send what it lacks.", no_args_is_help=True)
 
 RunsDir = Annotated[Path, typer.Argument(help="folder of run directories")]
@@ -54,3 +56,17 @@ def track_sync(
     from cait_dist.tracking.sync import sync_runs  # noqa: PLC0415
 
     raise typer.Exit(sync_runs(run_dirs, uri))
+
+
+@track_app.command("register")
+def track_register(
+    run_dir: RunDir,
+    name: Annotated[str, typer.Argument(help="of the model in MLflow's registry", show_default=False)],
+    alias: Annotated[list[str] | None, typer.Option(help="shall name this version, e.g. champion; repeatable")] = None,
+    weights: Annotated[str, typer.Option(help="raw or ema")] = "raw",
+    uri: Uri = None,
+) -> None:
+    """Upload the newest weights of a run, and make a version of a model of them."""
+    from cait_dist.training.registration import register_run  # noqa: PLC0415
+
+    typer.echo(register_run(run_dir, name, weights, tuple(alias or ()), uri))

@@ -22,11 +22,13 @@ from typing import Any
 
 import psutil
 import pytest
-from training_command import CAIT, wait_for
+from training_command import CAIT, train, wait_for
 
+from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.mlflow_client import bound_client
 from cait_dist.tracking.probe import API, probe
 from cait_dist.tracking.serve import _only_server_of
+from cait_dist.training.export import export_weights
 from launch.check.tracking_server import unreachable
 
 pytestmark = pytest.mark.slow
@@ -188,6 +190,26 @@ def test_files_go_through_the_server(serving: Serving, tmp_path: Path) -> None:
     back = mlflow.download_artifacts(run.info.run_id, "weights.bin", str(back_dir))
     assert Path(back).read_bytes() == (tmp_path / "weights.bin").read_bytes()
     assert len(list((serving.folder / "mlflow-artifacts").rglob("weights.bin"))) == 1
+
+
+def test_a_trained_run_is_found_in_the_registry_by_its_alias(
+    serving: Serving, tiny_config: Path, tmp_path: Path
+) -> None:
+    run = train(tiny_config, "tracking.mlflow=true", f"tracking.uri={serving.uri}", "tracking.system_seconds=0.5")
+    done = run_cait("track", "register", str(run.path), "digits", "--alias", "champion", "--weights", "ema")
+    assert done.stdout == f"digits version 1, champion: made from {run.path}\n", done.stderr
+
+    mlflow = bound_client(serving.uri)
+    found = mlflow.get_model_version_by_alias("digits", "champion")
+    last = [value for _, value in series(read_metrics(run), "val_ema/top1")][-1]
+    assert found.tags["val/top1"] == f"{last:.3f}"
+    assert found.tags["run_dir"] == str(run.path)
+    assert found.tags["commit"] == run.read_record()["attempts"][0]["code"].get("commit", "unknown")
+    file = mlflow.download_artifacts(found.run_id, found.source.partition(f"{found.run_id}/")[2], str(tmp_path))
+    export_weights(run.path, tmp_path / "exported.safetensors", "ema")
+    assert Path(file).read_bytes() == (tmp_path / "exported.safetensors").read_bytes()
+    none = run_cait("track", "register", str(run.path), "digits", "--uri", "http://127.0.0.1:9")
+    assert (none.returncode, "cait track sync" in none.stderr) == (2, True)
 
 
 def test_a_second_server_of_the_same_file_is_refused_whatever_its_port(serving: Serving) -> None:
