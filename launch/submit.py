@@ -23,7 +23,7 @@ from .profile import ClusterProfile, load_profile
 from .sbatch import code_folder, make_executor, script_of
 from .slurm_commands import SlurmError, cancel, job_facts, queue, test_only
 from .snapshot import snapshot_code
-from .tracking_writers import check_one_writer
+from .tracking_writers import check_one_writer, warn_if_unreachable
 
 WATCH_SECONDS, PENDING_SECONDS = 8.0, 2.0
 HOPELESS = (
@@ -91,6 +91,7 @@ def submit(order: Order) -> JobRecord:
     executor = make_executor(folder, order.profile, config.name)
     check_script(script_of(executor))
     plan_run(config, order.profile)
+    warn_if_unreachable(config)
     write_folder(folder, [config])
     code = snapshot_code(code_folder(folder))
     job_id = submit_jobs(executor, [RankTask()])[0]

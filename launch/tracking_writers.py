@@ -5,6 +5,7 @@ Asked before anything is queued or written. A server takes any number of writers
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from cait_dist.config import RunConfig
@@ -51,6 +52,15 @@ def check_many_writers(configs: Iterable[RunConfig]) -> None:
             raise TrackingWritersError(
                 f"several jobs would write to MLflow's database {file}, which SQLite does not bear: {REMEDY}"
             )
+
+
+def warn_if_unreachable(config: RunConfig) -> None:
+    """Say so on standard error if MLflow cannot be reached from here: a job would say it hours later, in its log."""
+    from .check.tracking_server import unreachable  # noqa: PLC0415
+
+    reason = unreachable(_uri(config)) if config.tracking.mlflow else None
+    if reason is not None:
+        print(f"warning: MLflow: {reason}; the run does without, `cait track sync` sends it later", file=sys.stderr)
 
 
 def _uri(config: RunConfig) -> str:

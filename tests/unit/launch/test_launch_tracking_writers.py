@@ -9,7 +9,12 @@ from cait_dist.cli import app
 from cait_dist.config import load_config
 from cait_dist.tracking.file_system import network_file_system
 from launch import tracking_writers
-from launch.tracking_writers import TrackingWritersError, check_many_writers, check_one_writer
+from launch.tracking_writers import (
+    TrackingWritersError,
+    check_many_writers,
+    check_one_writer,
+    warn_if_unreachable,
+)
 
 NFS = "21 1 0:20 / / rw - nfs4 filer:/ rw"
 DISK = "21 1 0:20 / / rw - ext4 /dev/sda1 rw"
@@ -70,3 +75,17 @@ def test_one_job_is_refused_where_its_sqlite_file_would_lie_on_a_network_file_sy
     assert "nfs4" in refused("launch", *files, "--dry-run")
     assert "nfs4" in refused("sweep", files[0], "seed=0..1"), "also here, one after another"
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_server_that_cannot_be_reached_is_told_and_refuses_nothing(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_if_unreachable(load_config(Path(files[0]), ["tracking.uri=http://127.0.0.1:9"]).config)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: MLflow: http://127.0.0.1:9 does not answer (")
+    assert said.endswith("the run does without, `cait track sync` sends it later\n")
+    warn_if_unreachable(load_config(Path(files[0]), []).config)
+    warn_if_unreachable(
+        load_config(Path(files[0]), ["tracking.mlflow=false", "tracking.uri=http://127.0.0.1:9"]).config
+    )
+    assert capsys.readouterr().err == ""
