@@ -47,9 +47,20 @@ have() {
     for program in "$@"; do PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || return 1; done
 }
 
+# Packages without starting their daemons. A subshell, so that an interruption, too, takes the policy away.
+install_without_daemons() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ] && printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null 2>&1; then
+        trap '$sudo rm -f $policy' EXIT
+        $sudo chmod +x $policy
+    fi
+    { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@"; } >/dev/null 2>&1
+)
+
 # The tests of launching run on a real Slurm, which `cait cluster up` starts on this machine; without it they are skipped.
-# A subshell, so that an interruption, too, takes the policy away that keeps the packages' daemons from being started.
-install_slurm() (
+install_slurm() {
+    local packages services
     have slurmctld slurmd munged ip && return
     packages="slurm-wlm slurmdbd munge iproute2 mariadb-server"
     if have sinfo; then
@@ -57,20 +68,26 @@ install_slurm() (
         return
     fi
     echo "setup: installing Slurm (for the tests of launching)"
-    policy=/usr/sbin/policy-rc.d
-    if [ ! -e $policy ] && printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null 2>&1; then
-        trap '$sudo rm -f $policy' EXIT
-        $sudo chmod +x $policy
-    fi
     services="slurmctld slurmd slurmdbd munge $(have mariadbd || echo mariadb)"
     # shellcheck disable=SC2086 # several words are meant
-    if ! { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends $packages; } >/dev/null 2>&1; then
+    if ! install_without_daemons $packages; then
         echo "setup: the tests on Slurm are skipped: they need root or the packages $packages" >&2
     elif [ -d /run/systemd/system ]; then
         $sudo systemctl disable --quiet $services || true # nor at the next start of the machine
     fi
-)
+}
+
+# The test of MLflow on PostgreSQL starts one of its own; without it, it is skipped.
+install_postgres() {
+    pip install -e '.[postgres]' || echo "setup: the test on PostgreSQL is skipped: its driver cannot be had" >&2
+    have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+    echo "setup: installing PostgreSQL (for a test of the tracking server)"
+    if ! install_without_daemons postgresql; then
+        echo "setup: the test on PostgreSQL is skipped: it needs root or the package postgresql" >&2
+    elif [ -d /run/systemd/system ]; then
+        $sudo systemctl disable --quiet postgresql || true
+    fi
+}
 
 # The tests of the report look at it in a real browser; without one they are skipped.
 install_chromium() {
@@ -103,6 +120,7 @@ if [ "$kind" = dev ]; then
     pip install --no-deps -r tests/reference-requirements.txt
     install_ffcv
     install_slurm
+    install_postgres
     install_chromium
 else
     echo "setup: installing cait-dist"
