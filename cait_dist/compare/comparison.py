@@ -137,7 +137,7 @@ class Group:
         label: short and telling, from the settings that differ between groups: ``optimizer.lr=0.001``.
         settings: those settings.
         runs: names.
-        seeds: of the runs, in the same order.
+        seeds: of the runs, in the same order; −1 where a run does not tell.
         values: the metric's last values, in the same order; NaN where a run has none.
         mean: of those that count, NaN if none does.
         spread: their standard deviation (n − 1); None for one run.
@@ -177,6 +177,7 @@ class PairTest:
         sentence: the same in plain words.
         needed: seeds of each setting that would show a difference of this size four times in five; None if not known.
         reason: why there is no test; empty if there is one.
+        runs: of a and of b whose predictions were compared; empty for a test over seeds.
     """
 
     a: str
@@ -190,6 +191,7 @@ class PairTest:
     sentence: str
     needed: int | None = None
     reason: str = ""
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

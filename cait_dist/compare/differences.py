@@ -16,7 +16,7 @@ from typing import Any
 from cait_dist.config.deciding import decides_result, names_the_run
 
 from .comparison import Difference
-from .measures import set_and_weights, set_names
+from .measures import is_evaluation, set_and_weights, set_names
 from .run_data import RunData
 from .run_state import devices
 from .wording import setting
@@ -36,7 +36,7 @@ def differences(runs: Sequence[RunData], metric: str = "val/top1") -> tuple[Diff
     """
     measured = set_and_weights(metric, [name for run in runs for name in set_names(run)])[0]
     found = [
-        *_differing("config", [_settings(run) for run in runs], _deciding_settings(runs, measured)),
+        *_differing("config", [_settings(run) for run in runs], _deciding_settings(runs, measured, metric)),
         *_differing("data", [_data(run) for run in runs], _deciding_data(runs, measured)),
         *_differing("code", [dict(run.facts.code) for run in runs], ()),
         *_differing("environment", [_environment(run) for run in runs], ()),
@@ -78,11 +78,11 @@ def _settings(run: RunData) -> dict[str, Any]:
     return {key: value for key, value in run.config.items() if not _names_the_run(key)}
 
 
-def _deciding_settings(runs: Sequence[RunData], measured: str) -> set[str]:
+def _deciding_settings(runs: Sequence[RunData], measured: str, metric: str) -> set[str]:
     found = {key for key in {key for run in runs for key in run.config} if decides_result(key)}
     if any(run.facts.train_digest is None for run in runs):
         found.add("data.path")
-    if any(measured not in run.facts.sets for run in runs):
+    if is_evaluation(metric) and any(measured not in run.facts.sets for run in runs):
         found.add("evaluation.sets")
     return found
 

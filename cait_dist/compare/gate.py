@@ -17,7 +17,8 @@ import numpy as np
 
 from . import wording
 from .comparison import Comparison, Group, RunRow
-from .gate_language import Expression, Quantity, fail, parse
+from .gate_language import Expression, Quantity, parse
+from .gate_names import fail
 
 _CALCULATE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,

@@ -17,14 +17,12 @@ from typing import NoReturn
 from cait_dist.config.suggest import did_you_mean, nearest_values
 
 from .errors import CompareError
+from .gate_names import fail, hide_names
 
 LONGEST = 500
-_NUMBER = re.compile(r"[\d.]+([eE][+-]?\d+)?")
 _WORDS = ("and", "or", "not", "best", "baseline", "significant")
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
-_SLASH = "\u01c0"
-"""Stands for the slash of a metric's name while Python reads the text: a letter, for Python."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +77,17 @@ def parse(text: str, metrics: Sequence[str]) -> Expression:
     return _Parser(text, metrics).parse()
 
 
-def fail(text: str, start: int, end: int, message: str) -> NoReturn:
-    """Refuse an expression, pointing at the characters that are wrong."""
-    carets = "^" * max(1, end - start)
-    raise CompareError(f"--fail-if: {message}\n  {text}\n  {' ' * start}{carets}")
-
-
 class _Parser:
     def __init__(self, text: str, metrics: Sequence[str]) -> None:
         self._text, self._known = text, sorted(metrics, key=len, reverse=True)
-        self._metrics: dict[int, str] = {}  # by the place where they stand
+        self._metrics: dict[int, str] = {}
         self._quantities: dict[ast.AST, Quantity] = {}
         self._significant = False
         self._baseline_at: int | None = None
         self._python = ""
 
     def parse(self) -> Expression:
-        self._refuse_characters()
-        self._python = self._hide_names()
+        self._python, self._metrics = hide_names(self._text, self._known)
         try:
             tree = ast.parse(self._python, mode="eval").body
         except SyntaxError as error:
@@ -108,38 +99,6 @@ class _Parser:
             fail(self._text, 0, 1, "nested too deeply")
         self._boolean(tree)
         return Expression(self._text, tree, self._quantities, self._significant, self._baseline_at)
-
-    def _refuse_characters(self) -> None:
-        if not self._text.strip():
-            fail(self._text, 0, 1, "a condition is missing, such as 'val/top1 < baseline - 0.3'")
-        for place, character in enumerate(self._text):
-            if character in "\n\r\t\f#;\\" or not character.isprintable() or not character.isascii():
-                fail(self._text, place, place + 1, f"{character!r} cannot stand here")
-
-    def _hide_names(self) -> str:
-        """The text with every metric turned into one word of the same length."""
-        pieces, place = [], 0
-        while place < len(self._text):
-            name = self._name_at(place)
-            if name:
-                if "/" in name or name in self._known:
-                    self._metrics[place] = name
-                pieces.append(_word(name))
-                place += len(name)
-            else:
-                number = _NUMBER.match(self._text, place)
-                pieces.append(number[0] if number else self._text[place])
-                place += len(pieces[-1])
-        return "".join(pieces)
-
-    def _name_at(self, place: int) -> str:
-        """The longest known metric here, else whatever looks like one or is a word."""
-        rest = self._text[place:]
-        for name in self._known:
-            if rest.startswith(name) and not re.match(r"\w|/[A-Za-z_]", rest[len(name) :]):
-                return name
-        match = re.match(r"[A-Za-z_]\w*(?:/[A-Za-z_][\w.]*)*", rest)
-        return match[0] if match else ""
 
     def _boolean(self, node: ast.expr) -> None:
         if isinstance(node, ast.BoolOp):
@@ -235,11 +194,6 @@ class _Parser:
 
     def _refuse(self, node: ast.expr, message: str) -> NoReturn:
         fail(self._text, *self._span(node), message)
-
-
-def _word(name: str) -> str:
-    word = re.sub(r"\W", _SLASH, name)
-    return _SLASH + word[1:] if word[0].isdigit() else word
 
 
 def _is_finite(number: float) -> bool:

@@ -133,10 +133,19 @@ def _in_words(evidence: Evidence, p: float | None, pairs: int, metric: str) -> P
         method, sentence = "McNemar", _about_images(evidence, found, p, pairs, metric)
     else:
         method, sentence = found.method, _about_seeds(evidence, found, p, pairs, metric)
-    needed = found.needed if isinstance(found, SeedTest) else None
-    reason = "runs of the same setting do not differ at all" if p is None else ""
     return PairTest(
-        a.label, b.label, method, found.difference, found.low, found.high, p, significant, sentence, needed, reason
+        a.label,
+        b.label,
+        method,
+        found.difference,
+        found.low,
+        found.high,
+        p,
+        significant,
+        sentence,
+        needed=found.needed if isinstance(found, SeedTest) else None,
+        reason="runs of the same setting do not differ at all" if p is None else "",
+        runs=evidence.runs or (),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from . import wording
 from .comparison import Group, PairTest
-from .measures import in_percent
+from .measures import higher_is_better, in_percent
 from .run_data import RunData
 from .run_state import outcome, steps_done
 from .significance import REPEAT, advice
@@ -59,27 +59,42 @@ def _lead(best: Group, second: Group, test: PairTest | None, number: int, metric
         return f"Not decided between {pair}: {both}, and no test is possible{reason}."
     numbers = f"{wording.difference(metric, test.difference)}{_interval(test, metric)}, {_p(test.p, number)}"
     if test.method == "McNemar":
-        return _of_weights(best, pair, test, f"{both} ({numbers}, McNemar)")
+        return _of_weights(pair, test, both if best.n == second.n == 1 else "", f"{numbers}, McNemar")
     numbers = f"{_draws_of_both(best, second)}, {numbers}"
+    if test.significant and _is_against(test, metric):
+        return (
+            f"Over their common seeds, {second.label} is better than {best.label}, though not in the mean of all runs: "
+            f"{both} ({numbers})."
+        )
     if test.significant:
         rank = f"is the best of {number} settings, better than {second.label}" if number > 2 else "is better"
         return f"{best.label} {rank}: {both} ({numbers})."
     return f"No significant difference between {pair}: {both} ({numbers}){advice(test.needed)}."
 
 
-def _of_weights(best: Group, pair: str, test: PairTest, numbers: str) -> str:
-    if test.significant:
-        return (
-            f"Of {pair}, one run each, the weights of {best.label} are better on these images: {numbers}; whether the "
-            f"setting is better, one seed cannot tell: {REPEAT}."
-        )
-    return f"No significant difference between {pair}, one run each: {numbers}; {REPEAT}."
+def _of_weights(pair: str, test: PairTest, both: str, numbers: str) -> str:
+    """Of two networks, in the order of the test: a group's mean may say another thing than one of its runs."""
+    numbers = f"{both} ({numbers})" if both else numbers
+    if not test.significant:
+        return f"No significant difference between {pair}, one run each: {numbers}; {REPEAT}."
+    better, worse = test.runs if test.difference > 0 else test.runs[::-1]
+    return (
+        f"On the same images, the weights of {better} are better than those of {worse}: {numbers}; whether {pair} "
+        f"differ as settings, one seed cannot tell: {REPEAT}."
+    )
+
+
+def _is_against(test: PairTest, metric: str) -> bool:
+    """Whether the first of the test is the worse one."""
+    return test.difference < 0 if higher_is_better(metric) else test.difference > 0
 
 
 def _against_baseline(best: Group, reference: Group, test: PairTest | None, metric: str) -> str:
     if test is None or test.p is None:
         return ""
     better = "is significantly better" if test.significant else "is not significantly better"
+    if test.significant and _is_against(test, metric):
+        better = "is significantly worse over their common seeds"
     numbers = f"{wording.difference(metric, test.difference)}, {_p(test.p, 3)}"
     return f" Than the baseline {reference.label}, {best.label} {better} ({numbers})."
 
@@ -95,7 +110,9 @@ def _test_of(tests: Sequence[PairTest], a: Group, b: Group) -> PairTest | None:
             return test
         if (test.a, test.b) == (b.label, a.label):
             low, high = (None if end is None else -end for end in (test.high, test.low))
-            return replace(test, a=test.b, b=test.a, difference=-test.difference, low=low, high=high)
+            return replace(
+                test, a=test.b, b=test.a, difference=-test.difference, low=low, high=high, runs=test.runs[::-1]
+            )
     return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from compared_runs import a_run, attempt, curve, seeds, total, two_settings
 
-from cait_dist.compare.cautions import highest_of
+from cait_dist.compare.caution_luck import highest_of
 from cait_dist.compare.compare_runs import compare_runs
 from cait_dist.compare.comparison import Caution
 from cait_dist.compare.run_data import RunData, RunFacts, SetFacts
@@ -80,9 +80,9 @@ def test_a_loss_that_was_no_number_for_a_while() -> None:
 
 def test_unfinished_runs_are_named_with_how_they_ended_and_whether_they_count() -> None:
     left_out = cautions(a_run("a"), a_run("b", seed=1, outcome="lost"))["unfinished"]
-    assert left_out.text == "Not finished: b (lost at step 300); left out."
+    assert left_out.text == "Not finished: b (lost at step 300). Left out: b."
     kept = cautions(a_run("b", outcome="running"))["unfinished"]
-    assert "counted all the same" in kept.text
+    assert kept.text.endswith("Counted, as nothing of its setting is finished: b.")
 
 
 def test_the_average_of_weights_is_not_compared_with_raw_weights() -> None:
@@ -123,7 +123,7 @@ def test_the_best_of_many_settings_is_lucky_and_by_how_much() -> None:
     values = [70.0, 70.0 + 0.5 * 3**0.5, 70.0, 70.0 + 0.5 * 3**0.5]
     runs = [run for i in range(4) for run in seeds(f"s{i}", values, settings={"optimizer.lr": i + 1})]
     found = cautions(*runs)["best-of-many"]
-    assert "The best of 4 settings was chosen by looking at val." in found.text
+    assert "The best of 4 settings was chosen by looking at val/top1." in found.text
     assert "about 0.26 points better than it is" in found.text
     assert "best-of-many" not in cautions(*runs[:12])
 
@@ -142,6 +142,12 @@ def test_the_best_of_epochs_is_chosen_by_looking() -> None:
     found = cautions(a_run("a", [80, 91.5, 90]), a_run("b", [80, 90.05, 90], seed=1))["best-of-epochs"]
     assert found.runs == ("a",)
     assert "up to 1.50 points (a)" in found.text
+
+
+def test_of_a_speed_no_evaluation_is_spoken_of() -> None:
+    speeds = {"perf/images_per_second": curve(5.0, 900.0, 1.0)}
+    run = replace(a_run("a", curves=speeds), facts=RunFacts())
+    assert cautions(run, metric="perf/images_per_second") == {}
 
 
 def test_an_old_run_that_does_not_tell_its_images() -> None:

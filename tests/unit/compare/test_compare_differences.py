@@ -80,6 +80,12 @@ def test_another_evaluation_set_beside_the_same_one_does_not_decide() -> None:
     assert by_key(a_run("a", sets={}), a_run("b", settings=more))["evaluation.sets"].decides
 
 
+def test_no_evaluation_set_decides_what_was_not_measured_on_one() -> None:
+    more = {"evaluation.sets": '[{"name": "val"}, {"name": "v2"}]'}
+    runs = a_run("a", sets={}), a_run("b", settings=more, sets={})
+    assert not by_key(*runs, metric="train/loss")["evaluation.sets"].decides
+
+
 def test_code_and_environment_are_shown_and_do_not_decide_between_settings() -> None:
     other = a_run(
         "b", settings={"optimizer.lr": 1}, code={"commit": "d"}, device="H100", attempts=(attempt(processes=8),)

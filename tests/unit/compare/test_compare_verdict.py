@@ -77,9 +77,31 @@ def test_over_images_the_weights_are_better_and_not_the_setting(tmp_path: Path) 
         for i in range(3)
     )
     text = verdict(a, b)
-    assert text.startswith("Of lr=2 and lr=1, one run each, the weights of lr=2 are better on these images")
-    assert "whether the setting is better, one seed cannot tell" in text
+    assert text.startswith("On the same images, the weights of r1 are better than those of r0: 80.00 against 60.00")
+    assert text.endswith("whether lr=2 and lr=1 differ as settings, one seed cannot tell: repeat each with seed=0..2.")
+    assert verdict(b, a) == text
     assert verdict(a, c).startswith("No significant difference between lr=3 and lr=1, one run each")
+
+
+def test_the_better_weights_may_be_of_the_setting_with_the_lower_mean(tmp_path: Path) -> None:
+    files = [save_predictions(tmp_path / f"{n}.npz", [i < n for i in range(100)]) for n in (60, 80)]
+    lucky = a_run("lucky", 80.0, predictions={"val/raw": files[1]}, settings={"optimizer.lr": 1})
+    others = [a_run("poor", 60.0, predictions={"val/raw": files[0]}), a_run("rich", 120.0, seed=1)]
+    for runs in ([lucky, *others], [*others, lucky]):
+        text = verdict(*runs)
+        assert text.startswith("On the same images, the weights of lucky are better than those of poor: ")
+        assert "against" not in text
+
+
+def test_common_seeds_may_contradict_the_means_of_all_runs() -> None:
+    runs = [
+        *seeds("a", [70.0, 70.1, 70.2, 99.0], settings={"optimizer.lr": 1}),
+        *seeds("b", [72.0, 72.2, 72.1], settings={"optimizer.lr": 2}),
+    ]
+    text = verdict(*runs)
+    assert text.startswith(
+        "Over their common seeds, lr=2 is better than lr=1, though not in the mean of all runs: 77.3"
+    )
 
 
 def test_other_images_are_not_decided() -> None:
