@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .comparison import Comparison
-from .page_looks import SHAPES, looks_of
+from .page_looks import SHAPES, Look, looks_of
 from .page_metrics import charts, overview, split_average
 from .page_thinning import share_points, thin
 from .run_data import Array, Curve, RunData
@@ -27,12 +27,13 @@ Json = dict[str, Any]
 
 def payload(comparison: Comparison) -> Json:
     """Everything that the script needs, ready for JSON: no value in it is NaN or infinite."""
+    looks = looks_of(comparison)
     metrics = charts((key for run in comparison.runs for key in run.curves), comparison.metric)
     return {
         "metric": split_average(comparison.metric)[0],
         "higher": comparison.higher_is_better,
         "target": _finite(comparison.target),
-        "runs": [_run(run, comparison) for run in comparison.runs],
+        "runs": [_run(run, looks[run.name]) for run in comparison.runs],
         "groups": [group.label for group in comparison.groups],
         "shapes": SHAPES,
         "metrics": [{"key": m.key, "title": m.title, "family": m.family} for m in metrics],
@@ -49,8 +50,7 @@ def as_json(data: Json) -> str:
     return text
 
 
-def _run(run: RunData, comparison: Comparison) -> Json:
-    look = looks_of(comparison)[run.name]
+def _run(run: RunData, look: Look) -> Json:
     began = run.attempts[0].began if run.attempts else math.nan
     return {
         "name": run.name,

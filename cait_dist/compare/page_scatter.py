@@ -74,8 +74,10 @@ def paper_name(row: PaperRow) -> str:
 def _scatter(
     comparison: Comparison, title: str, costs: Mapping[str, float | None], paper: Mapping[PaperRow, int]
 ) -> Scatter:
-    ours = [spot for row in comparison.rows if (spot := _run_spot(comparison, row, title, costs.get(row.name)))]
-    theirs = [_paper_spot(row, title, cost) for row, cost in paper.items()] if _on_imagenet(comparison.metric) else []
+    metric, looks = comparison.metric, looks_of(comparison)
+    found = [_run_spot(metric, row, looks[row.name], title, costs.get(row.name)) for row in comparison.rows]
+    ours = [spot for spot in found if spot]
+    theirs = [_paper_spot(row, title, cost) for row, cost in paper.items()] if _on_imagenet(metric) else []
     if not ours:
         return _without(title, "no run has both this number and the metric")
     if not theirs and len({spot[0] for spot in ours}) == 1:
@@ -107,12 +109,12 @@ def _on_imagenet(metric: str) -> bool:
     return metric.endswith("/top1")
 
 
-def _run_spot(comparison: Comparison, row: RunRow, title: str, cost: float | None) -> Spot | None:
-    value = row.last.get(comparison.metric, math.nan)
+def _run_spot(metric: str, row: RunRow, look: Look, title: str, cost: float | None) -> Spot | None:
+    value = row.last.get(metric, math.nan)
     if cost is None or not math.isfinite(cost) or cost <= 0 or not math.isfinite(value):
         return None
-    text = f"{row.name}: {score(comparison.metric, value)} · {title}: {compact(cost)}"
-    return cost, value, text, "", looks_of(comparison)[row.name]
+    text = f"{row.name}: {score(metric, value)} · {title}: {compact(cost)}"
+    return cost, value, text, "", look
 
 
 def _paper_spot(row: PaperRow, title: str, cost: float) -> Spot:

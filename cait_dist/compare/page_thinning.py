@@ -40,18 +40,19 @@ def thin(curve: Curve, points: int) -> Curve:
 def _kept(steps: Array, values: Array, points: int) -> NDArray[np.int64]:
     finite = np.isfinite(values)
     stretches = max(1, points // (2 if finite.all() else 3))
-    edges = np.searchsorted(steps, np.linspace(steps[0], steps[-1], stretches + 1)[1:-1])
-    kept = {0, len(steps) - 1}
-    for begin, end in zip([0, *edges], [*edges, len(steps)], strict=True):
-        kept.update(_extremes(values, finite, int(begin), int(end)))
-    return np.array(sorted(kept), dtype=np.int64)
+    stretch = np.searchsorted(np.linspace(steps[0], steps[-1], stretches + 1)[1:-1], steps, side="right")
+    ends = np.array([0, len(steps) - 1])
+    return np.unique(np.concatenate([ends, _extremes(stretch, values, finite), _first_of_each(stretch, ~finite)]))
 
 
-def _extremes(values: Array, finite: NDArray[np.bool_], begin: int, end: int) -> list[int]:
-    here = finite[begin:end]
-    found = [] if here.all() else [begin + int(np.argmin(here))]
-    if here.any():
-        part = values[begin:end]
-        found.append(begin + int(np.argmin(np.where(here, part, np.inf))))
-        found.append(begin + int(np.argmax(np.where(here, part, -np.inf))))
-    return found
+def _extremes(stretch: NDArray[np.int64], values: Array, finite: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Places of the lowest and the highest finite value of each stretch that has any."""
+    places = np.flatnonzero(finite)
+    ordered = places[np.lexsort((values[places], stretch[places]))]
+    turns = np.flatnonzero(np.diff(stretch[ordered]))
+    return ordered[np.concatenate([[0], turns + 1, turns, [len(ordered) - 1]])] if len(ordered) else ordered
+
+
+def _first_of_each(stretch: NDArray[np.int64], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    places = np.flatnonzero(wanted)
+    return places[np.unique(stretch[places], return_index=True)[1]]

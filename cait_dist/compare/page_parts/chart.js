@@ -65,6 +65,7 @@ function scaleUp(chart) {
     const from = Math.max(firstFrom(points.x, left) - 1, 0), to = Math.min(firstFrom(points.x, right) + 2, points.x.length);
     y = extent([points.y.subarray(from, to)], y);
   }
+  chart.finite = y !== null;
   y = y || [0, 1];
   chart.positive = y[0] > 0;
   chart.logarithmic = state.log.has(chart.metric.key) && chart.positive;
@@ -100,7 +101,7 @@ function valueX(chart, px) {
 
 function frame(chart) {
   const {width, height} = chart, floor = height - BOTTOM, parts = [];
-  const up = chart.logarithmic ? logTicks(...chart.y) : ticks(...chart.y, 5);
+  const up = !chart.finite ? [] : chart.logarithmic ? logTicks(...chart.y) : ticks(...chart.y, 5);
   for (const value of up) {
     const y = placeY(chart, value);
     parts.push(make('line', {class: 'gridline', x1: LEFT, x2: width - RIGHT, y1: y, y2: y}));
@@ -111,7 +112,8 @@ function frame(chart) {
   }
   parts.push(make('line', {class: 'axisline', x1: LEFT, x2: width - RIGHT, y1: floor, y2: floor}));
   parts.push(make('text', {class: 'axis', x: (LEFT + width - RIGHT) / 2, y: height - 4, 'text-anchor': 'middle'}, AXES[state.axis].label));
-  if (!chart.lines.length) parts.push(make('text', {class: 'empty', x: (LEFT + width - RIGHT) / 2, y: floor / 2, 'text-anchor': 'middle'}, 'No run to show on this axis'));
+  const nothing = !chart.lines.length ? 'No run to show on this axis' : chart.finite ? '' : 'Never finite';
+  if (nothing) parts.push(make('text', {class: 'empty', x: (LEFT + width - RIGHT) / 2, y: floor / 2, 'text-anchor': 'middle'}, nothing));
   const clip = make('clipPath', {id: `clip-${chart.number}`}, make('rect', {x: LEFT, y: 0, width: width - LEFT - RIGHT, height: floor + 1}));
   return [clip, ...parts];
 }

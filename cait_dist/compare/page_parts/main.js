@@ -1,4 +1,5 @@
 // Begin: charts first, as they are what one waits for.
+byId('charts').classList.toggle('many', data.runs.length > 8);
 listenToControls();
 makeLegend();
 showCharts();

@@ -141,8 +141,7 @@ def test_every_number_of_the_comparison_is_on_the_page(comparison: Comparison, p
     for said in (*(c.text for c in comparison.cautions), comparison.verdict, *comparison.notes):
         assert said in text
     for row in comparison.paper:
-        assert f"{row.parameters:,} parameters" in text
-        assert row.source in text
+        assert f"{row.top1} {row.parameters:,} {row.macs:,} {row.source}" in text
     for difference in comparison.differences:
         assert difference.key.rpartition(".")[2] in text
         assert set(difference.values) <= set(text.split())
