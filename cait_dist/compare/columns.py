@@ -54,7 +54,7 @@ def fitted(columns: Sequence[Column], width: int) -> tuple[Table, list[str]]:
     dropped: list[str] = []
     while others and sum(c.width + GAP for c in others) + min(first.width, NARROWEST) > width:
         dropped.insert(0, others.pop().heading)
-    room = width - sum(column.width + GAP for column in others)
+    room = max(width - sum(column.width + GAP for column in others), 1)
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(Text(shortened(first.heading, room)), no_wrap=True)
     for column in others:

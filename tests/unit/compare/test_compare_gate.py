@@ -1,9 +1,12 @@
 """`--fail-if`: a small language, judged for every setting but the baseline, that lets nothing unjudged pass."""
 
+import contextlib
 import math
 
 import pytest
-from compared_runs import a_run, curve, seeds, total, two_settings
+from compared_runs import a_run, curve, seeds, two_settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cait_dist.compare.compare_runs import compare_runs
 from cait_dist.compare.errors import CompareError
@@ -11,6 +14,22 @@ from cait_dist.compare.gate import check_gate
 from cait_dist.compare.run_data import RunData
 
 MORE = {"val_ema/top1": curve(60.0, 75.0, 72.0), "perf/images_per_second": curve(10.0)}
+
+COMPARISON = compare_runs(two_settings())
+PIECES = [
+    "val/top1",
+    "val/loss",
+    "baseline",
+    "significant",
+    "best",
+    *"()<>=+-*/,.[]:01",
+    "==",
+    "**",
+    "1e9",
+    "'x'",
+    "val",
+]
+PIECES += ["and", "or", "not", "if"]
 
 
 def violated(condition: str, runs: list[RunData] | None = None, **options: str) -> list[str]:
@@ -189,7 +208,13 @@ def test_endless_conditions_are_refused() -> None:
         violated("(" * 240 + "1" + ")" * 240 + "<")
 
 
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join) | st.text(max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_whatever_is_written_is_either_judged_or_refused(condition: str) -> None:
+    with contextlib.suppress(CompareError):
+        check_gate(COMPARISON, condition)
+
+
 def test_what_totals_alone_tell_can_be_asked_for() -> None:
     runs = two_settings(a=(71.0,), b=(70.0,))
     assert violated("perf/images_per_second >= 1000", runs) == ["lr=0.0001"]
-    assert total(1.0).typical == 1.0

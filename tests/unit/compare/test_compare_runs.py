@@ -118,6 +118,17 @@ def test_a_single_run_is_enough() -> None:
     assert (found.tests, found.differences) == ((), ())
 
 
+def test_the_order_of_the_runs_changes_nothing_but_the_order_of_the_rows() -> None:
+    runs = [*two_settings(), *seeds("mid", [70.5, 70.9, 70.1], settings={"optimizer.lr": 5})]
+    shuffled = [runs[place] for place in np.random.default_rng(10).permutation(len(runs))]
+    first, again = (compare_runs(each, baseline="lr=5") for each in (runs, shuffled))
+    assert again.verdict == first.verdict
+    assert [(group.label, group.mean) for group in again.groups] == [
+        (group.label, pytest.approx(group.mean)) for group in first.groups
+    ]
+    assert [test.sentence for test in again.tests] == [test.sentence for test in first.tests]
+
+
 def test_runs_keep_their_order() -> None:
     runs = [*seeds("z", [1.0, 2.0]), *seeds("a", [3.0], settings={"optimizer.lr": 1})]
     assert [row.name for row in compare_runs(runs).rows] == ["z-seed_0", "z-seed_1", "a-seed_0"]

@@ -3,14 +3,15 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from compared_runs import a_run, save_predictions, seeds, two_settings
 from scipy import stats
 
 from cait_dist.compare.compare_runs import compare_runs
-from cait_dist.compare.comparison import PairTest
+from cait_dist.compare.comparison import Group, PairTest
 from cait_dist.compare.run_data import RunData, SetFacts
-from cait_dist.compare.significance import holm
+from cait_dist.compare.significance import holm, judge_pairs
 
 
 def all_tests(runs: list[RunData], **options: str) -> tuple[PairTest, ...]:
@@ -164,6 +165,20 @@ def test_p_values_are_corrected_for_the_number_of_comparisons() -> None:
     alone = stats.ttest_rel((71.1, 71.7, 71.0), (69.8, 70.4, 69.2)).pvalue
     assert tests["lr=0.001", "lr=0.0001"].p == pytest.approx(3 * alone)
     assert "corrected for 3 comparisons" in tests["lr=0.001", "lr=0.0001"].sentence
+
+
+def test_among_many_equal_settings_a_false_alarm_is_as_rare_as_between_two() -> None:
+    random, alarms, rounds = np.random.default_rng(9), 0, 400
+    runs = {f"{s}{i}": a_run(f"{s}{i}", seed=i) for s in "abcde" for i in range(3)}
+    for _ in range(rounds):
+        groups = []
+        for label in "abcde":
+            values = tuple(random.normal(70, 0.5, 3).tolist())
+            names = tuple(f"{label}{i}" for i in range(3))
+            groups.append(Group(label, {}, names, (0, 1, 2), values, float(np.mean(values)), float(np.std(values))))
+        groups.sort(key=lambda group: -group.mean)
+        alarms += any(test.significant for test in judge_pairs(groups, "a", runs, "val/top1"))
+    assert alarms / rounds <= 0.05 + 0.027  # 2.5 standard errors of a share of 400
 
 
 def test_holms_correction_by_hand() -> None:

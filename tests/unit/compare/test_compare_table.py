@@ -40,14 +40,16 @@ def section(text: str, heading: str) -> list[str]:
     return [line for line in lines[start + 1 : end] if line]
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_no_line_is_wider_than_the_window_and_no_table_cell_is_broken(width: int) -> None:
+@pytest.mark.parametrize(("width", "last"), [(40, "best"), (80, "val/loss"), (120, "val/loss")])
+def test_no_line_is_wider_than_the_window_and_no_table_cell_is_broken(width: int, last: str) -> None:
+    names = [run.name for run in everything()]
     text = printed(everything(), width, paper=True, price=2.0, target=70.0)
     assert max(map(len, text.splitlines())) <= width
     runs = section(text, "Runs")
-    assert [line.split()[-1] for line in runs[:1]] == ["val/loss"]
-    assert len(runs) == 1 + len(everything())
-    assert len(section(text, "Cost")) == 1 + len(everything()) + (width == 80)
+    assert runs[0].split()[-1] == last
+    assert [line.split()[1] for line in runs[1:4]] == ["71.10", "71.70", "71.00"]
+    rows = [line for line in runs if line.split()[0] in ("run", *names) or "…" in line.split()[0]]
+    assert len(rows) == 1 + len(everything())
 
 
 def test_what_found_no_room_is_said() -> None:
