@@ -62,9 +62,10 @@ def single_seed(case: Case) -> Iterator[Caution]:
     """Settings of which nobody knows how much is luck."""
     alone = [group for group in case.groups if group.n == 1]
     if len(case.groups) > 1 and alone:
+        which = f"{wording.count(len(alone), 'setting')} of {len(case.groups)} {'was' if len(alone) == 1 else 'were'}"
         text = (
-            f"{wording.count(len(alone), 'setting')} of {len(case.groups)} {'was' if len(alone) == 1 else 'were'} run "
-            f"with one seed only, so that nobody knows how much of the value is luck: repeat with seed=0..2."
+            f"{'Each setting was' if len(alone) == len(case.groups) else which} run with one seed only, so that nobody "
+            f"knows how much of the value is luck: repeat with seed=0..2."
         )
         yield Caution("single-seed", text, tuple(n for g in alone for n in g.runs if n not in g.left_out))
 

@@ -121,7 +121,8 @@ def _judge(expression: Expression, judged: _Judged, baseline: _Judged | None) ->
         return Violation(judged.name, f"{judged.name}: {expression.text.strip()} divides by zero, so it cannot pass.")
     if not holds:
         return None
-    looked_up = {_spell(expression.quantities[node]): wording.value("", value) for node, value in values.items()}
+    quantities = {quantity: values[node] for node, quantity in expression.quantities.items()}
+    looked_up = {_spell(each): wording.value(each.metric, value) for each, value in quantities.items()}
     numbers = ", ".join(f"{name} = {value}" for name, value in looked_up.items())
     significance = (
         f"{', ' if numbers else ''}{'' if judged.significant else 'not '}significant"

@@ -53,7 +53,7 @@ def p_value(p: float) -> str:
     """``p = 0.012``, ``p < 0.001``."""
     if p < 0.001:
         return "p < 0.001"
-    return f"p = {p:.2f}" if p >= 0.0995 else f"p = {p:.2g}"
+    return f"p = {p:.2f}" if p >= 0.0995 else f"p = {p:.3f}"
 
 
 def names(several: Sequence[str], most: int = 4) -> str:

@@ -116,6 +116,8 @@ def test_a_single_seed() -> None:
     assert found.runs == ("x",)
     assert found.text.startswith("1 setting of 3 was run with one seed only")
     assert "single-seed" not in cautions(a_run("x"))
+    alone = cautions(a_run("x", settings={"optimizer.lr": 9}), a_run("y"))["single-seed"]
+    assert alone.text.startswith("Each setting was run with one seed only")
 
 
 def test_the_best_of_many_settings_is_lucky_and_by_how_much() -> None:

@@ -106,7 +106,7 @@ def test_the_sentence_says_the_numbers() -> None:
     (violation,) = check_gate(compare_runs(two_settings()), "val/top1 < baseline - 0.3 and significant")
     assert violation.sentence == (
         "lr=0.0001: val/top1 < baseline - 0.3 and significant "
-        "(val/top1 = 69.8, baseline's val/top1 = 71.27, significant)."
+        "(val/top1 = 69.80, baseline's val/top1 = 71.27, significant)."
     )
 
 
