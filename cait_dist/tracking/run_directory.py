@@ -9,6 +9,7 @@
         config.yaml          what this attempt was started with; the ranks read this file
         metrics.jsonl        one JSON object per line, appended by rank 0
         facts.json           what was planned: sizes of model, data and batches, the device
+        code.diff            what the code has beyond its commit, if anything
         rank-1.log …         output of the other ranks
       checkpoints/step-00001234/
       predictions/val-raw.npz  what the last evaluation said about each image

@@ -16,7 +16,7 @@ from typing import Any
 
 from cait_dist.config import RunConfig, config_to_yaml, diff, load_config
 from cait_dist.config.deciding import MAY_CHANGE
-from cait_dist.tracking.code_version import describe_code
+from cait_dist.tracking.code_version import code_diff, describe_code
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
@@ -145,6 +145,8 @@ def _write_down(attempt: Attempt, config: RunConfig, plan: Plan, facts: Mapping[
     if not attempt.run.config.is_file():
         attempt.run.config.write_text(resolved)
     (attempt.directory / "config.yaml").write_text(resolved)
+    if difference := code_diff():
+        (attempt.directory / "code.diff").write_text(difference)
     attempt.run.update_attempt(
         attempt.number,
         started=timestamp(),
