@@ -159,6 +159,8 @@ def test_an_unfinished_run_beside_finished_ones_is_not_judged() -> None:
     ("condition", "message", "caret"),
     [
         ("val/top < 3", "unknown metric 'val/top' — did you mean 'val/top1'? (metrics: ", "^^^^^^^"),
+        ("val/top10 < 3", "unknown metric 'val/top10'", "^^^^^^^^^"),
+        ("val/top1/val/loss < 3", "unknown metric 'val/top1/val/loss'", "^^^^^^^^^^^^^^^^^"),
         ("3 > bseline", "unknown metric 'bseline' — did you mean 'baseline'?", "    ^^^^^^^"),
         ("val/top1 <", "something is missing here", "          ^"),
         ("", "a condition is missing, such as 'val/top1 < baseline - 0.3'", "^"),
