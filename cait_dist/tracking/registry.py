@@ -18,7 +18,7 @@ from .probe import probe
 from .run_directory import RunDirectory, RunDirectoryError, read_json
 
 FOLDER = "weights"
-"""Of the run's files in MLflow."""
+"""Of the run's files in MLflow. Each version has a folder in it: what `models:/NAME@ALIAS` fetches is a folder."""
 UPLOAD_SECONDS = "600"
 """For one request: the largest model's weights are more than a gigabyte."""
 
@@ -78,8 +78,9 @@ def register(
             version = _known_version(client, name, place.run_id, tags)
             made = version is None
             if version is None:
-                client.log_artifact(place.run_id, str(weights), FOLDER)
-                version = _create(client, name, place.run_id, weights.name, tags)
+                folder = f"{FOLDER}/{weights.stem}"
+                client.log_artifact(place.run_id, str(weights), folder)
+                version = _create(client, name, place.run_id, folder, tags)
             for alias in aliases:
                 client.set_registered_model_alias(name, alias, version)
     except MlflowMissingError:
@@ -124,7 +125,7 @@ def _known_version(client: Any, name: str, run_id: str, tags: Mapping[str, str])
     return None
 
 
-def _create(client: Any, name: str, run_id: str, file: str, tags: Mapping[str, str]) -> str:
+def _create(client: Any, name: str, run_id: str, folder: str, tags: Mapping[str, str]) -> str:
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     try:
@@ -132,6 +133,7 @@ def _create(client: Any, name: str, run_id: str, file: str, tags: Mapping[str, s
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"runs:/{run_id}/{FOLDER}/{file}"
-    made = client.create_model_version(name, source, run_id=run_id, tags=dict(tags), await_creation_for=0)
+    made = client.create_model_version(
+        name, f"runs:/{run_id}/{folder}", run_id=run_id, tags=dict(tags), await_creation_for=0
+    )
     return str(made.version)

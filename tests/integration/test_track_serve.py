@@ -193,7 +193,7 @@ def test_files_go_through_the_server(serving: Serving, tmp_path: Path) -> None:
 
 
 def test_a_trained_run_is_found_in_the_registry_by_its_alias(
-    serving: Serving, tiny_config: Path, tmp_path: Path
+    serving: Serving, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(tiny_config, "tracking.mlflow=true", f"tracking.uri={serving.uri}", "tracking.system_seconds=0.5")
     done = run_cait("track", "register", str(run.path), "digits", "--alias", "champion", "--weights", "ema")
@@ -205,11 +205,21 @@ def test_a_trained_run_is_found_in_the_registry_by_its_alias(
     assert found.tags["val/top1"] == f"{last:.3f}"
     assert found.tags["run_dir"] == str(run.path)
     assert found.tags["commit"] == run.read_record()["attempts"][0]["code"].get("commit", "unknown")
-    file = mlflow.download_artifacts(found.run_id, found.source.partition(f"{found.run_id}/")[2], str(tmp_path))
     export_weights(run.path, tmp_path / "exported.safetensors", "ema")
-    assert Path(file).read_bytes() == (tmp_path / "exported.safetensors").read_bytes()
+    assert fetch("models:/digits@champion", serving.uri, tmp_path / "fetched", monkeypatch) == {
+        f"tiny-step-{36:08}-ema.safetensors": (tmp_path / "exported.safetensors").read_bytes()
+    }
     none = run_cait("track", "register", str(run.path), "digits", "--uri", "http://127.0.0.1:9")
     assert (none.returncode, "cait track sync" in none.stderr) == (2, True)
+
+
+def fetch(what: str, uri: str, to: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What a user gets who has set MLFLOW_TRACKING_URI: the files by name."""
+    from mlflow.artifacts import download_artifacts  # noqa: PLC0415
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    to.mkdir()
+    return {file.name: file.read_bytes() for file in Path(download_artifacts(what, dst_path=str(to))).iterdir()}
 
 
 def test_a_second_server_of_the_same_file_is_refused_whatever_its_port(serving: Serving) -> None:

@@ -68,8 +68,11 @@ def test_versions_are_found_by_alias_and_made_once(run: RunDirectory, uri: str, 
 
     found = client.get_model_version_by_alias("digits", "champion")
     assert (str(found.version), found.run_id, found.tags["val/top1"]) == ("1", place.run_id, "61.235")
-    back = client.download_artifacts(place.run_id, found.source.partition(place.run_id + "/")[2], str(tmp_path))
-    assert Path(back).read_bytes() == b"weights of step 20"
+    source = client.get_model_version_download_uri("digits", str(found.version))
+    back = Path(client.download_artifacts(place.run_id, source.partition(place.run_id + "/")[2], str(tmp_path)))
+    assert [(file.name, file.read_bytes()) for file in back.iterdir()] == [
+        ("one-step-20.safetensors", b"weights of step 20")
+    ]
 
     assert "version 1, tested: was made before" in register(run, place, aliases=("tested",), **words)
     ema = {**words, "tags": version_tags(run, 20, "ema")}
