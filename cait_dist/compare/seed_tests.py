@@ -46,13 +46,13 @@ def compare_seeds(a: Mapping[int, Sequence[float]], b: Mapping[int, Sequence[flo
     A seed that was run twice counts once, with its mean: its runs are no independent draws.
 
     Args:
-        a: values by seed
-        b: values by seed
+        a: values by seed; negative seeds are not known, and have nothing in common
+        b: the same
 
     Returns:
         a paired test if at least two seeds are common, else Welch's; None if a group is a single seed
     """
-    common = [seed for seed in a if seed in b]
+    common = [seed for seed in a if seed in b and seed >= 0]
     if len(common) > 1:
         return paired(_means(a, common), _means(b, common))
     if len(a) > 1 and len(b) > 1:

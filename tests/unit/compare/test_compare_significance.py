@@ -64,6 +64,12 @@ def test_settings_with_other_seeds_get_welchs_test() -> None:
     assert "Welch's t, 2 and 3 seeds" in test.sentence
 
 
+def test_runs_of_unknown_seeds_are_not_paired() -> None:
+    runs = [a_run(f"a{i}", 70.0 + i, seed=None) for i in range(3)]
+    runs += [a_run(f"b{i}", 80.0 + i, seed=None, settings={"optimizer.lr": 1}) for i in range(3)]
+    assert single(runs).method == "Welch t over seeds"
+
+
 def test_diverged_runs_are_in_no_test() -> None:
     clean = single(two_settings())
     diverged = single([*two_settings(), *seeds("high", [math.nan], first=3, settings={"optimizer.lr": 0.001})])
