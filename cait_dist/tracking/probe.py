@@ -45,6 +45,18 @@ def probe(uri: str, called: str | None = None, timeout: float = TIMEOUT) -> Answ
         return Answer("silent", f"{place} does not answer ({getattr(error, 'reason', error)})")
 
 
+def local_experiments(uri: str, timeout: float = TIMEOUT) -> list[str]:
+    """Names of experiments whose clients write files into folders of the server's machine, not through the server."""
+    body = json.dumps({"max_results": 1000}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{uri}/api/2.0/mlflow/experiments/search", body, headers)
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        found = json.load(response).get("experiments", [])
+    # Every database has the first one; our runs do not go there.
+    others = [experiment for experiment in found if experiment["experiment_id"] != "0"]
+    return [each["name"] for each in others if each["artifact_location"].startswith(("/", "file:"))]
+
+
 def _judge(place: str, content: bytes) -> Answer:
     try:
         known = "experiment" in json.loads(content)

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cait_dist.config.tracking import check_tracking_uri
 from .database import TrackingServerError, database_uri, refuse_network_file, sqlite_file
 from .host_names import accepted, connectable, is_loopback, name_for_clients, origins, own_names
 from .mlflow_mirror import default_uri
-from .probe import Answer, probe
+from .probe import local_experiments, probe
 from .run_directory import RunDirectoryError
 
 LOG = "mlflow-server.log"
@@ -106,9 +106,9 @@ def serve(server: Server, say: Callable[[str], None] = print) -> int:
     _check(server)
     server.runs_dir.mkdir(parents=True, exist_ok=True)
     with _only_server_of(server.database) as held, _stop_signals() as stopped, _running(server, held) as process:
-        answer = _wait_for_answer(server, process, stopped)
+        _wait_for_answer(server, process, stopped)
         if not stopped():
-            _announce(server, answer, say)
+            _announce(server, say)
         while process.poll() is None and not stopped():
             time.sleep(POLL_SECONDS)
         if not stopped():
@@ -173,14 +173,11 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
 @contextlib.contextmanager
 def _running(server: Server, held: tuple[int, ...]) -> Iterator[subprocess.Popen[bytes]]:
     """The server's processes, in a group of their own, all of which are gone afterwards."""
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
-    # Its runner of jobs is for language models: a process more, and a folder in /dev/shm that stays.
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "cait_dist.tracking.serve_process", server.database, *server.words()]
     with server.log.open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=held,
-            start_new_session=True,
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=server_environment(os.environ),
+            pass_fds=held, start_new_session=True,
         )  # fmt: skip
     try:
         yield process
@@ -193,7 +190,14 @@ def _running(server: Server, held: tuple[int, ...]) -> Iterator[subprocess.Popen
         process.wait()
 
 
-def _wait_for_answer(server: Server, process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> Answer:
+def server_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of MLflow's processes: what is meant for its clients is left out."""
+    kept = {name: value for name, value in variables.items() if name not in NOT_OURS}
+    # Its runner of jobs is for language models: a process more, and a folder in /dev/shm that stays.
+    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def _wait_for_answer(server: Server, process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> None:
     place = f"http://{connectable(server.host)}:{server.port}"
     with _progress() as tell:
         while not stopped():
@@ -201,12 +205,11 @@ def _wait_for_answer(server: Server, process: subprocess.Popen[bytes], stopped: 
                 raise TrackingServerError(_ended(server))
             answer = probe(place, server.called, timeout=2.0)
             if answer.state == "ok":
-                return answer
+                return
             if answer.state == "foreign name":
                 raise TrackingServerError(f"--allowed-hosts {','.join(server.allowed_hosts)}: {answer.text}")
             tell()
             time.sleep(POLL_SECONDS)
-    return Answer("silent")
 
 
 @contextlib.contextmanager
@@ -227,13 +230,22 @@ def _progress() -> Iterator[Callable[[], None]]:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _announce(server: Server, answer: Answer, say: Callable[[str], Any]) -> None:
+def _announce(server: Server, say: Callable[[str], Any]) -> None:
     say(f"MLflow     http://{server.called}  (Ctrl-C ends it; its log is {server.log})")
     say(f"train with tracking.uri=http://{server.called}")
     if not is_loopback(server.host):
         names = server.allowed_hosts or own_names()
+        if local := _local_experiments(server):
+            say(f"note       {', '.join(local)}: begun beside the runs, so other machines cannot add files there")
         say(f"accepts    {', '.join(names)} as its name; add others with --allowed-hosts")
     sys.stdout.flush()
+
+
+def _local_experiments(server: Server) -> list[str]:
+    try:
+        return local_experiments(f"http://{connectable(server.host)}:{server.port}")
+    except (OSError, ValueError):
+        return []  # it answers, and is slow: no reason not to serve
 
 
 def _ended(server: Server) -> str:

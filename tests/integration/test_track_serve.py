@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -24,10 +25,12 @@ import psutil
 import pytest
 from training_command import CAIT, train, wait_for
 
+from cait_dist.tracking.inputs import send_inputs
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.mlflow_client import bound_client
-from cait_dist.tracking.probe import API, probe
+from cait_dist.tracking.probe import API, local_experiments, probe
 from cait_dist.tracking.serve import _only_server_of
+from cait_dist.tracking.system_metrics import node_name, read_samples, send_system_metrics
 from cait_dist.training.export import export_weights
 from launch.check.tracking_server import unreachable
 
@@ -162,7 +165,6 @@ def test_a_name_that_it_was_not_told_is_noticed_though_it_is_healthy(serving: Se
     healthy = urllib.request.Request(f"{serving.uri}/health", headers={"Host": "login99"})
     assert urllib.request.urlopen(healthy, timeout=5).status == 200
     assert unreachable(serving.uri) is None
-    assert "other.example" not in serving.said, "settings for clients in the same shell are passed over"
 
 
 def test_its_page_may_send_and_foreign_pages_may_not(serving: Serving) -> None:
@@ -190,6 +192,9 @@ def test_files_go_through_the_server(serving: Serving, tmp_path: Path) -> None:
     back = mlflow.download_artifacts(run.info.run_id, "weights.bin", str(back_dir))
     assert Path(back).read_bytes() == (tmp_path / "weights.bin").read_bytes()
     assert len(list((serving.folder / "mlflow-artifacts").rglob("weights.bin"))) == 1
+    assert local_experiments(serving.uri) == []
+    mlflow.create_experiment("beside the runs", str(tmp_path / "folder"))
+    assert local_experiments(serving.uri) == ["beside the runs"]
 
 
 def test_a_trained_run_is_found_in_the_registry_by_its_alias(
@@ -209,6 +214,21 @@ def test_a_trained_run_is_found_in_the_registry_by_its_alias(
     assert fetch("models:/digits@champion", serving.uri, tmp_path / "fetched", monkeypatch) == {
         f"tiny-step-{36:08}-ema.safetensors": (tmp_path / "exported.safetensors").read_bytes()
     }
+    send_inputs(run, mlflow, found.run_id)
+    files = fetch(f"runs:/{found.run_id}/", serving.uri, tmp_path / "files", monkeypatch)
+    assert json.loads(files["environment.json"])["python"] == platform.python_version()
+    assert files["config.yaml"] == run.config.read_bytes()
+    shown = {entry.dataset.name: entry.dataset for entry in mlflow.get_run(found.run_id).inputs.dataset_inputs}
+    assert set(shown) == {"digits/train", "digits/val"}
+    assert shown["digits/train"].digest == run.read_record()["data_digest"][:36]
+
+    samples = read_samples(run)[node_name()]
+    assert samples, "the run took seconds, and is sampled twice in each"
+    send_system_metrics(run, mlflow, found.run_id, {})
+    history = mlflow.get_metric_history(found.run_id, f"system/{node_name()}/cpu_utilization_percentage")
+    assert [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)] == [
+        (row["second"], row["cpu_utilization_percentage"]) for row in samples
+    ]
     none = run_cait("track", "register", str(run.path), "digits", "--uri", "http://127.0.0.1:9")
     assert (none.returncode, "cait track sync" in none.stderr) == (2, True)
 
@@ -219,7 +239,8 @@ def fetch(what: str, uri: str, to: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     to.mkdir()
-    return {file.name: file.read_bytes() for file in Path(download_artifacts(what, dst_path=str(to))).iterdir()}
+    got = Path(download_artifacts(what, dst_path=str(to))).iterdir()
+    return {file.name: file.read_bytes() for file in got if file.is_file()}
 
 
 def test_a_second_server_of_the_same_file_is_refused_whatever_its_port(serving: Serving) -> None:

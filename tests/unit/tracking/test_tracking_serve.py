@@ -120,6 +120,14 @@ def test_options_of_the_server_follow_from_who_may_call_it(tmp_path: Path) -> No
     assert socket.gethostname() in ",".join(Server(tmp_path, host="0.0.0.0").words())
 
 
+def test_settings_for_clients_in_the_same_shell_do_not_reach_the_server() -> None:
+    found = serve.server_environment(
+        {"MLFLOW_TRACKING_URI": "http://x", "MLFLOW_SERVER_ALLOWED_HOSTS": "x", "MLFLOW_RUN_ID": "1", "PGPASSWORD": "y"}
+    )
+    off = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    assert found == {"PGPASSWORD": "y", **off}
+
+
 def test_postgresql_is_called_with_a_driver_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     present: set[str] = set()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name in present or None)
