@@ -1,6 +1,6 @@
 """What a user can mend about a comparison."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cait_dist.config.suggest import did_you_mean, nearest_values
 
@@ -22,7 +22,16 @@ def unknown(kind: str, name: str, known: Iterable[str], shown: int = 12) -> Comp
         the error, with the nearest name
     """
     names = list(known)
+    listed = f" ({listing(kind, names, shown)})" if names else ""
+    return CompareError(f"unknown {kind} {name!r}{meant(name, names)}{listed}")
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """``did you mean …``, with two names where two are as near."""
+    return did_you_mean([repr(found) for found in nearest_values(name, known, count=2, cutoff=0.75)])
+
+
+def listing(kind: str, names: Sequence[str], shown: int = 12) -> str:
+    """``metrics: a, b and 3 more``."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    near = did_you_mean([f"{found!r}" for found in nearest_values(name, names)])
-    listed = f" ({kind}s: {', '.join(names[:shown])}{more})" if names else ""
-    return CompareError(f"unknown {kind} {name!r}{near}{listed}")
+    return f"{kind}s: {', '.join(names[:shown])}{more}"

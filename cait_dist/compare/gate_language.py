@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cait_dist.config.suggest import did_you_mean, nearest_values
-
-from .errors import CompareError
+from .errors import CompareError, listing, meant
 from .gate_names import fail, hide_names
+from .measures import is_evaluation
 
 LONGEST = 500
 _WORDS = ("and", "or", "not", "best", "baseline", "significant")
@@ -169,9 +168,9 @@ class _Parser:
         start, end = self._span(node)
         name = self._metrics.get(start) or self._text[start:end]
         if name not in self._known:
-            listed = f"{', '.join(sorted(self._known)[:8])}{', …' if len(self._known) > 8 else ''}"
-            near = did_you_mean([repr(found) for found in nearest_values(name, [*self._known, *_WORDS])])
-            fail(self._text, start, end, f"unknown metric {name!r}{near} (metrics: {listed})")
+            names = sorted(self._known, key=lambda known: (not is_evaluation(known), known))
+            near = meant(name, [*names, *_WORDS])
+            fail(self._text, start, end, f"unknown metric {name!r}{near} ({listing('metric', names)})")
         return name
 
     def _is_number(self, node: ast.expr) -> bool:

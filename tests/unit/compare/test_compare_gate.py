@@ -110,6 +110,23 @@ def test_the_sentence_says_the_numbers() -> None:
     )
 
 
+def test_a_difference_that_may_be_luck_is_not_significant() -> None:
+    runs = two_settings((71.0, 71.5, 70.2), (70.9, 71.6, 70.0))
+    assert violated("val/top1 < baseline", runs) == ["lr=0.0001"]
+    assert violated("val/top1 < baseline and significant", runs) == []
+
+
+def test_the_best_against_the_second_says_nothing_of_the_baseline() -> None:
+    runs = [
+        *seeds("base", [70.0, 90.0, 80.0], settings={"optimizer.lr": 1}),
+        *seeds("best", [95.1, 95.0, 95.2], settings={"optimizer.lr": 2}),
+        *seeds("second", [91.1, 91.2, 91.0], settings={"optimizer.lr": 3}),
+    ]
+    comparison = compare_runs(runs, baseline="lr=1")
+    assert [(test.a, test.b) for test in comparison.tests if test.significant] == [("lr=2", "lr=3")]
+    assert check_gate(comparison, "significant") == []
+
+
 def test_with_one_setting_every_run_is_judged() -> None:
     assert violated("val/top1 < 91", seeds("x", [90.0, 92.0])) == ["x-seed_0"]
     assert violated("val/top1 < 91", [a_run("x", 90.0)]) == ["x"]

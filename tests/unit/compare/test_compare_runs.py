@@ -83,7 +83,9 @@ def test_the_first_run_is_the_baseline_unless_another_is_named_by_run_or_by_labe
 
 
 def test_an_unknown_baseline_is_refused_with_those_that_are_there() -> None:
-    with pytest.raises(CompareError, match=r"unknown baseline 'lr=0.01' — did you mean 'lr=0.001'\?.*low-seed_2"):
+    with pytest.raises(
+        CompareError, match=r"unknown baseline 'lr=0.01' — did you mean 'lr=0.001' or 'lr=0.0001'\?.*low-seed_2"
+    ):
         compare_runs(two_settings(), baseline="lr=0.01")
 
 

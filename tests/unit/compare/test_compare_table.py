@@ -94,6 +94,13 @@ def test_groups_show_mean_spread_and_how_many_runs_count() -> None:
     assert "1 of 2" in " ".join(" ".join(row) for row in rows)
 
 
+def test_the_best_against_the_second_is_said_before_the_baseline() -> None:
+    runs = [a_run(f"r{i}", 70.0 + i, settings={"optimizer.lr": i + 1}) for i in range(4)]
+    rows = section(printed(runs, 120), "val/top1 by setting")
+    said = [row.strip().partition(":")[0] for row in rows if row.strip().startswith("·")]
+    assert said == ["· lr=4 against lr=3", "· lr=4 against lr=1", "· lr=3 against lr=1", "· lr=2 against lr=1"]
+
+
 def test_a_run_is_a_row_with_its_name_shortened_in_the_middle() -> None:
     rows = section(printed(everything()), "Runs")
     assert rows[1].split()[:5] == ["high-seed_0", "71.10", "71.10", "finished", "300"]
