@@ -76,12 +76,5 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes % 60:02d} min"
 
 
-def p_value(p: float | None) -> str:
-    """A probability as it is usually reported."""
-    if p is None:
-        return DASH
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
 def _signs(text: str) -> str:
     return text.replace("-", MINUS) if text[:1] == "-" else text

@@ -1,4 +1,4 @@
-"""What a metric is called, which family it belongs to, and whether less of it is better."""
+"""What a metric is called, and which family it belongs to."""
 
 from __future__ import annotations
 
@@ -66,11 +66,6 @@ def title_of(key: str) -> str:
     title = NAMES.get(name) or name.replace("_", " ").capitalize() or key
     title = f"{title}, {prefix}" if family_of(key) == "evaluation" or name == "loss" else title
     return f"{title}, moving average" if average else title
-
-
-def lower_is_better(key: str) -> bool:
-    """True for losses; the deciding metric is told by the comparison instead."""
-    return "loss" in key or key.endswith("seconds")
 
 
 def charts(keys: Iterable[str], deciding: str) -> list[Metric]:

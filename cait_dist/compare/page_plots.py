@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .comparison import Comparison, Group, PairTest
-from .page_format import DASH, p_value, score, signed
+from .page_format import DASH, score, signed
 from .page_looks import Look, looks_of
 from .page_metrics import average_of, split_average
 from .page_scale import Scale, Tick, scale_around
 from .page_thinning import thin
 from .run_data import Curve
+from .wording import interval, p_value
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Dot:
     x: float
     look: Look
     text: str
+    counts: bool
 
 
 @dataclass(frozen=True)
 class GroupLine:
-    """One group in the plot of seeds; places are None where there is nothing to draw."""
+    """One group in the plot of seeds: places are None where there is nothing to draw, `left_out` does not count."""
 
     label: str
     baseline: bool
@@ -35,7 +37,7 @@ class GroupLine:
     mean: str
     spread: str
     dots: list[Dot]
-    missing: list[str]
+    left_out: list[str]
     middle: float | None
     band: tuple[float, float] | None
 
@@ -74,25 +76,22 @@ def group_lines(comparison: Comparison) -> tuple[list[GroupLine], list[Tick]]:
 
 def _group_line(comparison: Comparison, group: Group, scale: Scale | None) -> GroupLine:
     looks, metric = looks_of(comparison), comparison.metric
-    texts = [
-        f"{run}, seed {seed}: {score(metric, value)}"
-        for run, seed, value in zip(group.runs, group.seeds, group.values, strict=True)
-    ]
-    dots, missing = [], []
-    for run, value, text in zip(group.runs, group.values, texts, strict=True):
+    dots, left_out = [], []
+    for run, seed, value in zip(group.runs, group.seeds, group.values, strict=True):
+        counts = run not in group.left_out and math.isfinite(value)
+        text = f"{run}{f', seed {seed}' if seed >= 0 else ''}: {score(metric, value)}"
         if scale and math.isfinite(value) and run in looks:
-            dots.append(Dot(scale(value), looks[run], text))
-        else:
-            missing.append(text)
+            dots.append(Dot(scale(value), looks[run], text if counts else f"{text}, does not count", counts))
+        left_out += [] if counts else [text]
     known = scale if math.isfinite(group.mean) else None
     return GroupLine(
         label=group.label,
         baseline=group.label == comparison.baseline,
-        n=len(group.runs),
+        n=group.n,
         mean=score(metric, group.mean) if math.isfinite(group.mean) else DASH,
         spread=DASH if group.spread is None else score(metric, group.spread),
         dots=dots,
-        missing=missing,
+        left_out=left_out,
         middle=known(group.mean) if known else None,
         band=(known(group.mean - group.spread), known(group.mean + group.spread)) if known and group.spread else None,
     )
@@ -107,16 +106,18 @@ def interval_lines(comparison: Comparison) -> tuple[list[IntervalLine], list[Tic
 
 
 def _interval_line(metric: str, test: PairTest, scale: Scale) -> IntervalLine:
-    whole = test.low is not None and test.high is not None and math.isfinite(test.low) and math.isfinite(test.high)
+    ends = None
+    if test.low is not None and test.high is not None and math.isfinite(test.low) and math.isfinite(test.high):
+        ends = test.low, test.high
     return IntervalLine(
         sentence=test.sentence,
-        method=test.method,
+        method="no test" if test.method == "none" else test.method,
         difference=signed(metric, test.difference),
-        interval=f"{signed(metric, test.low)} to {signed(metric, test.high)}" if whole else DASH,
-        p=p_value(test.p),
+        interval=interval(metric, *ends) if ends else DASH,
+        p=DASH if test.p is None else p_value(test.p),
         significant=test.significant,
         at=scale(test.difference) if math.isfinite(test.difference) else None,
-        ends=(scale(test.low), scale(test.high)) if whole and test.low is not None and test.high is not None else None,
+        ends=(scale(ends[0]), scale(ends[1])) if ends else None,
     )
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .comparison import Comparison, Efficiency, RunRow
+from .measures import higher_is_better
 from .page_format import DASH, count, duration, number, percent, score, signed
 from .page_looks import Look, in_order, looks_of
-from .page_metrics import average_of, family_of, lower_is_better, split_average, title_of
+from .page_metrics import average_of, family_of, split_average, title_of
 from .page_scatter import paper_name
 from .run_data import RunData
 
@@ -106,7 +107,7 @@ def _four_columns(rows: tuple[RunRow, ...], key: str) -> list[tuple[str, Values]
 def _scored(comparison: Comparison, key: str, values: Values) -> list[Cell]:
     finite = [value for value in values if value is not None and math.isfinite(value)]
     deciding = key == split_average(comparison.metric)[0]
-    lower = not comparison.higher_is_better if deciding else lower_is_better(key)
+    lower = not comparison.higher_is_better if deciding else not higher_is_better(key)
     best = (min if lower else max)(finite) if len(set(finite)) > 1 else None
     return [Cell(score(key, value), value, best=best is not None and value == best) for value in values]
 

@@ -137,7 +137,7 @@ def test_every_number_of_the_comparison_is_on_the_page(comparison: Comparison, p
     for test in comparison.tests:
         assert test.sentence in text
         assert f"{test.difference:.2f}" in text
-        assert f"{test.low:.2f}".replace("-", "−") in text
+        assert f"{test.low:.2f} to {test.high:.2f}".replace("-", "−") in text
     for said in (*(c.text for c in comparison.cautions), comparison.verdict, *comparison.notes):
         assert said in text
     for row in comparison.paper:
@@ -147,6 +147,15 @@ def test_every_number_of_the_comparison_is_on_the_page(comparison: Comparison, p
         assert set(difference.values) <= set(text.split())
     assert "not comparable: 100 epochs instead of 400; no distillation" in text
     assert "−0." in text, "distances to the paper have a sign"
+
+
+def test_a_run_that_does_not_count_is_shown_as_such() -> None:
+    runs = [make_run(name, {"val/top1": make_curve(np.array([value]))}) for name, value in (("a", 70.0), ("b", 12.5))]
+    group = Group("g", {}, ("a", "b"), (0, -1), (70.0, 12.5), 70.0, None, left_out=("b",))
+    page = render_page(comparison_of(runs, groups=(group,)))
+    assert "70.00 ± –, n = 1" in Elements(page).text
+    assert "does not count: b: 12.50" in Elements(page).text
+    assert page.count('class="dot out ') == 1
 
 
 def test_cost_says_time_money_and_what_was_lost() -> None:
@@ -192,9 +201,9 @@ def test_what_decides_is_shown_open_and_the_rest_folded(page: str) -> None:
 
 
 def test_a_value_unlike_the_baselines_stands_out() -> None:
-    runs = [make_run("base"), make_run("other")]
+    runs = [make_run("other"), make_run("base")]
     groups = tuple(Group(name, {}, (name,), (0,), (1.0,), 1.0, None) for name in ("other", "base"))
-    differences = (Difference("config", "optimizer.lr", ("0.125", "0.25"), True),)
+    differences = (Difference("config", "optimizer.lr", ("0.25", "0.125"), True),)
     page = render_page(comparison_of(runs, groups=groups, baseline="base", differences=differences))
     assert "<td class=other>0.25</td><td>0.125</td>" in page, "the best group's run comes first"
 
@@ -247,7 +256,7 @@ def test_there_is_a_page_for(case: str) -> None:
 def test_a_metric_that_was_never_finite_is_named_as_such() -> None:
     text = Elements(render_page(ALONE["only NaN"])).text
     assert "not finite" in text
-    assert "without a finite value: a, seed 0" in text
+    assert "does not count: a, seed 0: not finite" in text
 
 
 def test_runs_that_share_a_cost_are_not_spread_over_an_empty_plot() -> None:
