@@ -67,6 +67,6 @@ def _round_steps(low: float, high: float, wanted: int) -> list[float]:
 
 
 def _round_ratios(low: float, high: float) -> list[float]:
-    steps = (1, 3) if high / low > 30 else (1, 2, 5)
+    steps = (1,) if high / low > 2000 else (1, 3) if high / low > 30 else (1, 2, 5)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [k * 10.0**d for d in decades for k in steps if low <= k * 10.0**d <= high]

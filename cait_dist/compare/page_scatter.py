@@ -12,7 +12,8 @@ from .page_looks import Look, looks_of
 from .page_scale import Scale, Tick, scale_around
 
 LABEL_WIDTH, LABEL_HEIGHT = 24.0, 6.5
-"""Room that a label takes in a plot of usual size, in percent."""
+TICK_WIDTH = 17.0
+"""Room that a label and the text of a tick take in a plot of usual size, in percent."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,12 @@ def _without(title: str, remark: str) -> Scatter:
 
 
 def _thinned(ticks: list[Tick]) -> list[Tick]:
-    return [tick for n, tick in enumerate(ticks) if n == 0 or tick.at - ticks[n - 1].at > 9]
+    """Ticks whose texts have room beside each other."""
+    kept: list[Tick] = []
+    for tick in ticks:
+        if not kept or tick.at - kept[-1].at >= TICK_WIDTH:
+            kept.append(tick)
+    return kept
 
 
 def _on_imagenet(metric: str) -> bool:

@@ -124,24 +124,28 @@ def _paper_distance(row: RunRow) -> Cell:
     return Cell(f"not comparable: {'; '.join(distance.reasons)}" if distance.reasons else DASH)
 
 
+def _four(value: float | None) -> str:
+    return number(value, 4)
+
+
 Cost = tuple[str, str, Callable[[Efficiency], float | None], Callable[[float | None], str], bool | None]
 """Title, meaning, where it is, how it is written, whether more is better (None: neither)."""
 
 COSTS: tuple[Cost, ...] = (
-    ("Images/s", "typical speed of training over all devices", lambda e: e.images_per_second, number, True),
-    ("Images/s per device", "the same for one device", lambda e: e.images_per_second_per_device, number, True),
+    ("Images/s", "typical speed of training over all devices", lambda e: e.images_per_second, _four, True),
+    ("Images/s per device", "the same for one device", lambda e: e.images_per_second_per_device, _four, True),
     ("MFU", "share of the devices' peak reached by the model's own arithmetic", lambda e: e.mfu, percent, True),
     ("Scaling", "speed per device, relative to the run on the fewest devices", lambda e: e.scaling, percent, True),
-    ("Device-hours", "hours that devices were held", lambda e: e.device_hours, number, False),
-    ("Cost", "device-hours times the price that was given", lambda e: e.cost, number, False),
+    ("Device-hours", "hours that devices were held", lambda e: e.device_hours, _four, False),
+    ("Cost", "device-hours times the price that was given", lambda e: e.cost, _four, False),
     ("Wall time", "from the beginning to the last sign of life", lambda e: e.wall_seconds, duration, False),
     ("Time to target", "wall time until the target was first reached", lambda e: e.seconds_to_target, duration, False),
-    ("Device-hours to target", "the same in device-hours", lambda e: e.device_hours_to_target, number, False),
+    ("Device-hours to target", "the same in device-hours", lambda e: e.device_hours_to_target, _four, False),
     ("Data wait", "mean share of a step spent waiting for images", lambda e: e.data_wait_share, percent, False),
     ("Restarts", "attempts after the first", lambda e: e.restarts, count, None),
     ("Lost time", "time lost to restarts", lambda e: e.lost_seconds, duration, False),
     ("Redone steps", "steps done twice, as no checkpoint held them", lambda e: e.redone_steps, count, False),
-    ("Peak memory (GB)", "of one rank", lambda e: e.peak_memory_gb, number, False),
+    ("Peak memory (GB)", "of one rank", lambda e: e.peak_memory_gb, _four, False),
 )
 
 

@@ -13,6 +13,7 @@ from comparisons import comparison_of, long_comparison, make_comparison, make_cu
 
 from cait_dist.compare.comparison import Caution, Comparison, Difference, Efficiency, Group, PaperDistance, RunRow
 from cait_dist.compare.page import PARTS, render_page, write_page
+from cait_dist.compare.page_scatter import scatters
 from cait_dist.compare.run_data import RunData, RunFacts
 
 EVIL = """</script><script>alert('x')</script><img src=x onerror="alert(1)">&amp;{{ 7 * 7 }}\u2028<!--"""
@@ -131,7 +132,7 @@ def test_every_number_of_the_comparison_is_on_the_page(comparison: Comparison, p
             assert f"{row.best[key]:.2f}" in text
         assert f"{row.last['val/loss']:.4g}" in text
         for value in (row.efficiency.device_hours, row.efficiency.images_per_second, row.efficiency.cost):
-            assert f"{value:,.5g}" in text
+            assert (f"{value:,.4g}" if value < 1000 else f"{value:,.0f}") in text
     for group in comparison.groups:
         assert f"{group.mean:.2f} ± {group.spread:.2f}, n = 3" in text
     for test in comparison.tests:
@@ -162,7 +163,7 @@ def test_cost_says_time_money_and_what_was_lost() -> None:
     cost = Efficiency(2625.6, 328.2, 0.371, 108.42, 52_380.0, 271.05, 0.021, 351.0, 900, 1, 41.7, 0.94, 43_200.0, 87.8)
     row = make_row(make_run("a"), efficiency=cost)
     text = Elements(render_page(comparison_of([make_run("a")], [row]))).text
-    for shown in ("2,625.6", "328.2", "37.1 %", "94 %", "108.42", "271.05", "14 h 33 min", "12 h 00 min", "87.8"):
+    for shown in ("2,626", "328.2", "37.1 %", "94 %", "108.4", "271", "14 h 33 min", "12 h 00 min", "87.8"):
         assert shown in text
     for shown in ("2.1 %", "5 min 51 s", "900", "41.7", "8 × NVIDIA H100"):
         assert shown in text
@@ -262,6 +263,26 @@ def test_a_metric_that_was_never_finite_is_named_as_such() -> None:
 def test_runs_that_share_a_cost_are_not_spread_over_an_empty_plot() -> None:
     runs = [make_run(name, {"val/top1": make_curve(np.array([50.0]))}) for name in "ab"]
     assert "Not drawn: all runs have the same: 46.9 M." in Elements(render_page(comparison_of(runs))).text
+
+
+def test_texts_of_an_axis_have_room_beside_each_other(comparison: Comparison) -> None:
+    tiny = [
+        dataclasses.replace(run, facts=RunFacts(parameters=3 * 10 ** (4 + n))) for n, run in enumerate(comparison.runs)
+    ]
+    plot = scatters(dataclasses.replace(comparison, runs=tuple(tiny)))[0]
+    places = np.array([tick.at for tick in plot.across])
+    assert len(places) >= 3
+    assert np.diff(places).min() > 15
+
+
+def test_the_frontier_leaves_out_what_a_cheaper_run_beats() -> None:
+    spent = {"cheap": (1.0, 60.0), "worse": (2.0, 55.0), "best": (4.0, 70.0)}
+    runs = [make_run(name, {"val/top1": make_curve(np.array([top1]))}) for name, (_, top1) in spent.items()]
+    rows = [make_row(run, efficiency=Efficiency(device_hours=spent[run.name][0])) for run in runs]
+    plot = scatters(comparison_of(runs, rows))[2]
+    x = {point.text.split(":")[0]: round(10 * point.x) for point in plot.points}
+    y = {point.text.split(":")[0]: round(10 * point.y) for point in plot.points}
+    assert plot.frontier == f"M{x['cheap']} {y['cheap']}H{x['best']}V{y['best']}H1000"
 
 
 def test_the_page_works_without_a_script(page: str) -> None:
