@@ -79,7 +79,8 @@ def _group_line(comparison: Comparison, group: Group, scale: Scale | None) -> Gr
     dots, left_out = [], []
     for run, seed, value in zip(group.runs, group.seeds, group.values, strict=True):
         counts = run not in group.left_out and math.isfinite(value)
-        text = f"{run}{f', seed {seed}' if seed >= 0 else ''}: {score(metric, value)}"
+        shown = score(metric, value) if math.isfinite(value) else "no finite value"
+        text = f"{run}{f', seed {seed}' if seed >= 0 else ''}: {shown}"
         if scale and math.isfinite(value) and run in looks:
             dots.append(Dot(scale(value), looks[run], text if counts else f"{text}, does not count", counts))
         left_out += [] if counts else [text]

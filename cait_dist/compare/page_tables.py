@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .comparison import Comparison, Efficiency, RunRow
@@ -105,10 +106,8 @@ def _four_columns(rows: tuple[RunRow, ...], key: str) -> list[tuple[str, Values]
 
 
 def _scored(comparison: Comparison, key: str, values: Values) -> list[Cell]:
-    finite = [value for value in values if value is not None and math.isfinite(value)]
     deciding = key == split_average(comparison.metric)[0]
-    lower = not comparison.higher_is_better if deciding else not higher_is_better(key)
-    best = (min if lower else max)(finite) if len(set(finite)) > 1 else None
+    best = _best(values, comparison.higher_is_better if deciding else higher_is_better(key))
     return [Cell(score(key, value), value, best=best is not None and value == best) for value in values]
 
 
@@ -155,12 +154,26 @@ def cost_table(comparison: Comparison) -> Table:
     columns = [Column("Devices", help="of the last attempt")]
     cells = [[Cell(_devices(known.get(row.name))) for row in comparison.rows]]
     for title, meaning, get, text, more in COSTS:
-        values = [get(row.efficiency) for row in comparison.rows]
-        finite = {value for value in values if value is not None and math.isfinite(value)}
-        best = (max if more else min)(finite) if more is not None and len(finite) > 1 else None
         columns.append(Column(title, help=meaning))
-        cells.append([Cell(text(value), value, best=best is not None and value == best) for value in values])
+        values = [get(row.efficiency) for row in comparison.rows]
+        best = _best(itertools.compress(values, _comparable(comparison)), more)
+        marks = [competes and value == best for value, competes in zip(values, _comparable(comparison), strict=True)]
+        cells.append(
+            [Cell(text(value), value, best is not None and mark) for value, mark in zip(values, marks, strict=True)]
+        )
     return Table(columns, _lines(comparison, cells))
+
+
+def _best(values: Iterable[float | None], more: bool | None) -> float | None:
+    """The best of several values; None where there is nothing to choose, or neither more nor less is better."""
+    finite = {value for value in values if value is not None and math.isfinite(value)}
+    return None if more is None or len(finite) < 2 else max(finite) if more else min(finite)
+
+
+def _comparable(comparison: Comparison) -> list[bool]:
+    """Which runs compete for the best: a run that was stopped early costs little, and is no better for it."""
+    finished = [row.outcome == "finished" for row in comparison.rows]
+    return finished if any(finished) else [True] * len(finished)
 
 
 def _devices(run: RunData | None) -> str:

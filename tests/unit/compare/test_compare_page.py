@@ -169,6 +169,17 @@ def test_cost_says_time_money_and_what_was_lost() -> None:
         assert shown in text
 
 
+def test_a_run_that_was_stopped_early_is_not_praised_for_its_low_cost() -> None:
+    runs = [make_run(name) for name in "abc"]
+    told = [("finished", 20.5), ("finished", 30.5), ("stopped", 1.5)]
+    rows = [
+        make_row(run, outcome=outcome, efficiency=Efficiency(device_hours=hours))
+        for run, (outcome, hours) in zip(runs, told, strict=True)
+    ]
+    cost = render_page(comparison_of(runs, rows)).partition('id="cost"')[2]
+    assert re.findall(r'<td class="best"[^>]*>([^<]*)</td>', cost) == ["20.5"]
+
+
 def test_what_is_not_known_is_a_dash_that_the_page_explains() -> None:
     row = RunRow("a", "running", 5, None, {}, {}, Efficiency(), PaperDistance(None, None, ()))
     page = render_page(comparison_of([make_run("a")], [row]))
@@ -257,7 +268,7 @@ def test_there_is_a_page_for(case: str) -> None:
 def test_a_metric_that_was_never_finite_is_named_as_such() -> None:
     text = Elements(render_page(ALONE["only NaN"])).text
     assert "not finite" in text
-    assert "does not count: a, seed 0: not finite" in text
+    assert "does not count: a, seed 0: no finite value" in text
 
 
 def test_runs_that_share_a_cost_are_not_spread_over_an_empty_plot() -> None:
