@@ -37,11 +37,11 @@ def compare(
     found = collect(runs or [], experiment=experiment, sweeps=sweep or [], uri=uri, progress=_progress)
     comparison = compare_runs(found, metric=metric, baseline=baseline, paper=paper, price=price, target=target)
     # Before anything is written: a condition may be wrong.
-    violations = [(condition, each) for condition in fail_if or [] for each in check_gate(comparison, condition)]
+    violations = [each for condition in fail_if or [] for each in check_gate(comparison, condition)]
     _show(comparison)
     _write(comparison, html, csv, json)
-    for condition, violation in violations:
-        typer.echo(f"fails: {condition}: {violation.sentence}", err=True)
+    for violation in violations:
+        typer.echo(f"fails: {violation.sentence}", err=True)
     if violations:
         raise typer.Exit(EXIT_VIOLATED)
 

@@ -158,8 +158,9 @@ def _total_of(values: np.ndarray) -> Total:
 
 
 def _value_of(text: str) -> Any:
-    """A setting as it was, where its text tells: numbers, None, True, tuples."""
+    """A setting as `flatten` gives it: numbers, None and booleans; lists stay text."""
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    return value if isinstance(value, (int, float, type(None))) else text
