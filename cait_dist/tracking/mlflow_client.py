@@ -23,6 +23,8 @@ _FIXED = {
     # A request whose answer was lost may have done its work. To ask again is for those who look first what is there.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # It would print the run's address into the progress of training.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _FOREIGN = ("MLFLOW_RUN_ID", "MLFLOW_ENABLE_ASYNC_LOGGING")
 """Set by a user for another program: every process of this job would write into one foreign run, or lose values."""
@@ -38,6 +40,22 @@ def bound_client(uri: str) -> Any:
     Raises:
         MlflowMissingError: when MLflow is not installed, or broken
     """
+    client = load_mlflow()
+    # Of a fresh database it would tell every migration.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from .database import database_uri  # noqa: PLC0415 - it holds the lock from here
+
+    place = database_uri(uri)
+    return client(place, registry_uri=place)
+
+
+def load_mlflow() -> Any:
+    """The class of MLflow's clients, with settings that are ours. It takes seconds the first time.
+
+    Raises:
+        MlflowMissingError: when MLflow is not installed, or broken
+    """
     os.environ.update(_FIXED)
     for name, value in _BOUNDED.items():
         os.environ.setdefault(name, value)
@@ -49,13 +67,7 @@ def bound_client(uri: str) -> Any:
         raise MlflowMissingError(
             f"MLflow cannot be loaded ({type(error).__name__}: {error}): install it with pip install 'mlflow>=3.13,<4'"
         ) from error
-    # Of a fresh database it would tell every migration.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from .database import database_uri  # noqa: PLC0415 - it holds the lock from here
-
-    place = database_uri(uri)
-    return MlflowClient(place, registry_uri=place)
+    return MlflowClient
 
 
 @contextmanager
@@ -84,24 +96,28 @@ def _lock(descriptor: int, name: str) -> None:
             time.sleep(0.05)
 
 
-def experiment_id(client: Any, name: str, uri: str) -> str:
-    """The experiment of that name, created if there is none; files of a database's runs lie beside it.
+def experiment_id(client: Any, name: str, uri: str, runs_dir: Path) -> str:
+    """The experiment of that name, created if there is none.
+
+    A server knows a place for the files of its runs. Those of an SQLite file lie beside it, those of another database
+    beside the runs: MLflow would put them wherever the command was called.
 
     Raises:
         ValueError: when it was deleted in MLflow, which keeps the name
     """
     found = client.get_experiment_by_name(name)
     if found is None:
-        found = _created(client, name, uri)
+        found = _created(client, name, uri, runs_dir)
     if found.lifecycle_stage != "active":
         raise ValueError(f"the experiment '{name}' was deleted in MLflow: restore it there, or set tracking.experiment")
     return str(found.experiment_id)
 
 
-def _created(client: Any, name: str, uri: str) -> Any:
+def _created(client: Any, name: str, uri: str, runs_dir: Path) -> Any:
     location = None
-    if uri.startswith(SQLITE):
-        location = str(Path(uri.removeprefix(SQLITE)).resolve().with_name("mlflow-artifacts"))
+    if not uri.startswith(("http://", "https://")):
+        folder = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else runs_dir
+        location = str(folder.resolve() / "mlflow-artifacts")
     try:
         return client.get_experiment(client.create_experiment(name, artifact_location=location))
     except Exception:

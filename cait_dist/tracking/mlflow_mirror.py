@@ -22,6 +22,9 @@ from .mlflow_facts import Ending, read_facts
 from .mlflow_run import Extra, MlflowRun, first_line
 from .run_directory import RunDirectory
 
+CLOSE_SECONDS = {"finished": 15.0, "stopped": 15.0, "failed": 10.0}
+"""How long the end of a run waits for MLflow. Whatever the server does, a job is gone within half a minute of its last
+step: reports and pictures want some of it, too."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 LIVE_SECONDS = 5.0
 STUCK_SECONDS, MOST_STUCK = 60.0, 3

@@ -12,7 +12,7 @@ from typing import Any
 
 from .metrics import Row
 from .metrics_tail import Batch, Cursor, MetricsTail
-from .mlflow_client import bound_client, experiment_id, one_writer
+from .mlflow_client import bound_client, experiment_id, load_mlflow, one_writer
 from .mlflow_facts import Ending, RunFacts
 from .mlflow_names import (
     MAX_PARAM,
@@ -81,6 +81,7 @@ class MlflowRun:
             running: show it as such
         """
         self._check()
+        load_mlflow()  # before others are made to wait
         with one_writer(self._uri):
             self._client = bound_client(self._uri)
             self._identity = self._find_or_create(facts)
@@ -154,7 +155,7 @@ class MlflowRun:
         known = read_json(self._run.mirror)
         if known and known["uri"] == self._uri and self._is_there(known["run_id"]):
             return dict(known)
-        experiment = self._ask(experiment_id, self._client, self._experiment, self._uri)
+        experiment = self._ask(experiment_id, self._client, self._experiment, self._uri, self._run.path.parent)
         # An answer may have been lost on its way: then the run is there, and nobody wrote it down.
         found = self._ask(self._client.search_runs, [experiment], f"tags.run_key = '{facts.key}'", max_results=1)
         run = found[0] if found else self._create(experiment, facts)

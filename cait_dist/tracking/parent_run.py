@@ -26,7 +26,7 @@ def open_parent_run(
             if known is not None:
                 client.update_run(known, status="RUNNING")
                 return known
-            experiment = experiment_id(client, tracking.experiment, uri)
+            experiment = experiment_id(client, tracking.experiment, uri, folder.parent)
             created = client.create_run(experiment, run_name=folder.name, tags={"sweep": "parent"})
             for key, values in axes.items():
                 client.log_param(created.info.run_id, key, ", ".join(values))

@@ -2,14 +2,16 @@
 
 import fcntl
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cait_dist.config import load_config
+from cait_dist.config import ConfigError, load_config
 
 from .mlflow_client import MlflowMissingError
 from .mlflow_facts import durable_step, read_ending, read_facts
@@ -62,12 +64,19 @@ def sync_runs(run_dirs: Sequence[Path], uri: str | None = None) -> int:
         for run_dir in run_dirs:
             task = bar.add_task(run_dir.name, total=None)
             try:
-                print(sync_to_mlflow(run_dir, uri, lambda done, total: bar.update(task, completed=done, total=total)))  # noqa: B023 - called before the loop goes on
-            except ValueError as error:  # of our own kinds: for the user
+                print(sync_to_mlflow(run_dir, uri, partial(_show, bar, task)))
+            except (RunDirectoryError, ConfigError) as error:
                 status = 2
                 print(f"cait: {error}", file=sys.stderr)
+            except Exception:  # a fault is no reason to keep the others back
+                status = 2
+                print(f"cait: {run_dir} cannot be sent:\n{traceback.format_exc()}", file=sys.stderr)
             bar.remove_task(task)
     return status
+
+
+def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
 
 
 def _send(mlflow_run: MlflowRun, run: RunDirectory, target: str, report: Report) -> int:
@@ -80,8 +89,10 @@ def _send(mlflow_run: MlflowRun, run: RunDirectory, target: str, report: Report)
             sent += mlflow_run.send_tail()
         mlflow_run.end(ending)
         mlflow_run.show_files(ending.artifacts)
-    except (RunDirectoryError, MlflowMissingError):
+    except RunDirectoryError:
         raise
+    except MlflowMissingError as error:
+        raise RunDirectoryError(f"{run.path}: {error}") from error
     except Exception as error:  # MLflow, its database and the network raise many kinds
         raise RunDirectoryError(
             f"{run.path}: MLflow at {target} does not take it ({first_line(error)}): call this again when it does"

@@ -9,17 +9,13 @@ from cait_dist.evaluation import Accuracy
 from cait_dist.tracking.curves import draw_curves
 from cait_dist.tracking.metrics import MetricsWriter
 from cait_dist.tracking.mlflow_facts import read_ending
-from cait_dist.tracking.mlflow_mirror import MlflowMirror, default_uri
+from cait_dist.tracking.mlflow_mirror import CLOSE_SECONDS, MlflowMirror, default_uri
 from cait_dist.tracking.mlflow_run import Extra
 from cait_dist.tracking.report import write_report
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
 from .console import TrainingConsole
 from .plan import Plan
-
-CLOSE_SECONDS = {"finished": 20.0, "stopped": 15.0, "failed": 10.0}
-"""How long the end of a run waits for MLflow: longest when nobody is waiting for the machine. Whatever the server does,
-a job is gone within half a minute of its last step."""
 
 
 class Recorder:
