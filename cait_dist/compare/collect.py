@@ -57,7 +57,7 @@ def collect(
         sources += _sources_of(name, reader, is_sweep=name in sweeps)
     if experiment is not None:
         sources += reader.get().experiment(experiment)
-    runs = [_read(source, reader) for source in progress(list(dict.fromkeys(sources)))]
+    runs = [_read(source, reader) for source in progress(sources)]
     once = {run.source: run for run in runs}
     return _with_different_names(list(once.values()))
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 DIGEST_FILE = "digest.npz"
 MOST_STRETCHES = 512
-"""Of one metric; a curve has at most twice as many points."""
+"""Of one metric, an even number; a curve has at most twice as many points."""
 THINNED = ("train/", "perf/", "health/")
 """Beginnings of the metrics that every logged step has."""
 _VERSION = 1
@@ -81,10 +81,9 @@ class Stretches:
         return found
 
     def _halve(self) -> None:
-        merged = [_merged(a, b) for a, b in zip(self._full[0::2], self._full[1::2], strict=False)]
-        if len(self._full) % 2:
-            merged.append(self._full[-1])
-        self._full, self._per_stretch = merged, self._per_stretch * 2
+        # Their number is even whenever there are too many.
+        self._full = [_merged(a, b) for a, b in zip(self._full[0::2], self._full[1::2], strict=True)]
+        self._per_stretch *= 2
 
 
 def _extend(stretch: list[float], step: int, time: float, value: float, finite: bool) -> None:

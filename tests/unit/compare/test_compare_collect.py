@@ -76,12 +76,13 @@ def test_a_long_curve_keeps_its_extremes_and_its_end_and_the_totals_are_of_all_s
     assert speed.mean == pytest.approx(99.1)
 
 
-def test_a_diverged_end_shows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [math.nan, math.inf])
+def test_a_diverged_end_shows(tmp_path: Path, end: float) -> None:
     def values(step: int) -> dict[str, float]:
-        return {"train/loss": math.nan if step > 90 else 1.0}
+        return {"train/loss": end if step > 90 else 1.0}
 
     run = run_from_directory(make_run(tmp_path / "one", values=values).path)
-    assert math.isnan(run.curves["train/loss"].last)
+    assert str(run.curves["train/loss"].last) == str(end)
     assert run.totals["train/loss"].not_finite == 10
     assert run.totals["train/loss"].mean == 1.0
 
@@ -97,6 +98,12 @@ def test_a_run_that_is_killed_is_read_from_its_lines(tmp_path: Path) -> None:
 def test_a_run_that_has_only_just_begun_has_no_curves(tmp_path: Path) -> None:
     run = run_from_directory(make_run(tmp_path / "one", attempts=[(0, 0, "stopped")]).path)
     assert run.curves == {}
+
+
+def test_an_attempt_that_died_before_it_wrote_its_facts_takes_none_away(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "one", attempts=[(0, 60, "lost"), (60, 60, "failed")])
+    (directory.attempt(2) / "facts.json").unlink()
+    assert run_from_directory(directory.path).facts.parameters == 681_770
 
 
 def test_a_run_from_before_there_were_facts(tmp_path: Path) -> None:
