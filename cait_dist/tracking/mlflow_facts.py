@@ -17,6 +17,8 @@ from .run_directory import RunDirectory, read_json
 
 MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "lost": "KILLED"}
 """Our outcomes in MLflow's words; an attempt without an outcome lost its process."""
+SHOWN_FILES = ("report.md", "curves.svg", "plan-versus-actual.json", "run.json")
+"""Beside the metrics; the configuration is there from the beginning."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def read_ending(run: RunDirectory, last_words: BaseException | None = None) -> E
         error = first_error(run.attempt(entry["number"]), entry)
         if error is None and last_words is not None:
             error = _in_a_line(0, type(last_words).__name__, str(last_words))
-    files = [run.path / "report.md", run.path / "curves.svg", run.config, run.record]
+    files = [run.path / name for name in SHOWN_FILES]
     return Ending(MLFLOW_STATUS[outcome], error, _end_of(run, entry), files, outcome in ("failed", "lost"))
 
 

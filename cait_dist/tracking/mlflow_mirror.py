@@ -15,8 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from .inputs import send_inputs
 from .mlflow_client import MlflowMissingError
 from .mlflow_facts import Ending, read_facts
 from .mlflow_run import Extra, MlflowRun, first_line
@@ -63,7 +65,8 @@ class MlflowMirror:
         extras: Sequence[Extra] = (),
     ) -> None:
         self._run, self._attempt, self._uri, self._experiment = run, attempt, uri, experiment
-        self._show, self._live, self._extras = tell, live, list(extras)
+        self._show, self._live = tell, live
+        self._extras: list[Extra] = [partial(send_inputs, run), *extras]
         self._durable = -1.0
         self._ending: Ending | None = None
         self._give_up = float("inf")
@@ -138,6 +141,7 @@ class MlflowMirror:
 
     def _send(self, mlflow_run: MlflowRun, ending: Ending | None) -> None:
         mlflow_run.send(self._durable)
+        mlflow_run.send_system()
         if self._live or (ending is not None and ending.tail):
             mlflow_run.send_tail()
         if ending is None:

@@ -25,6 +25,7 @@ from .mlflow_names import (
     safe_names,
 )
 from .run_directory import RunDirectory, read_json, write_json
+from .system_metrics import send_system_metrics
 
 BATCH = 500
 LIVE_KEYS = ("train/loss", "train/lr", "perf/images_per_second")
@@ -62,6 +63,7 @@ class MlflowRun:
         self._identity: dict[str, Any] = {}
         self._client: Any = None
         self._tail = MetricsTail(run)
+        self._complained = False
 
     @property
     def client(self) -> Any:
@@ -110,6 +112,17 @@ class MlflowRun:
             self._remember(cursor=batch.cursor.facts())
             progress(self._tail.read_bytes(batch.cursor))
         return sent
+
+    def send_system(self) -> None:
+        """Send the nodes' samples that MLflow lacks; an error costs a warning, as metrics matter more."""
+        try:
+            with one_writer(self._uri):
+                known = self._identity.get("system", {})
+                cursor = self._ask(send_system_metrics, self._run, self._client, self.run_id, known)
+            if cursor != known:
+                self._remember(system=cursor)
+        except Exception as error:
+            self._complain(error)
 
     def send_tail(self) -> int:
         """Send the steps beyond under ``live/…``; returns how many values went out."""
@@ -214,11 +227,16 @@ class MlflowRun:
         for extra in list(self._extras):
             try:
                 self._ask(extra, self._client, self.run_id)
-            except Exception as error:  # whatever it is, metrics matter more
-                self._check()
-                self._tell(f"MLflow lacks a part of this run: {first_line(error)}")
+            except Exception as error:
+                self._complain(error)
             else:
                 self._extras.remove(extra)
+
+    def _complain(self, error: Exception) -> None:
+        self._check()
+        if not self._complained:
+            self._tell(f"MLflow lacks a part of this run: {first_line(error)}")
+        self._complained = True
 
     def _live_rows(self, batch: Batch) -> list[Row]:
         known = self._cursor

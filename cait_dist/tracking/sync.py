@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from cait_dist.config import ConfigError, load_config
 
+from .inputs import send_inputs
 from .mlflow_client import MlflowMissingError
 from .mlflow_facts import durable_step, read_ending, read_facts
 from .mlflow_mirror import default_uri
@@ -47,7 +48,10 @@ def sync_to_mlflow(run_dir: Path, uri: str | None = None, report: Report = lambd
     config = load_config(run.config).config
     target = uri or config.tracking.uri or default_uri(run.path.parent)
     with _alone(run):
-        sent = _send(MlflowRun(run, target, config.tracking.experiment, check=_fence(run)), run, target, report)
+        mlflow_run = MlflowRun(
+            run, target, config.tracking.experiment, [partial(send_inputs, run)], _warn, check=_fence(run)
+        )
+        sent = _send(mlflow_run, run, target, report)
     return f"{run_dir}: {sent} values sent to {target}"
 
 
@@ -75,6 +79,10 @@ def sync_runs(run_dirs: Sequence[Path], uri: str | None = None) -> int:
     return status
 
 
+def _warn(text: str) -> None:
+    print(f"cait: {text}", file=sys.stderr)
+
+
 def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.update(task, completed=done, total=total)
 
@@ -85,6 +93,7 @@ def _send(mlflow_run: MlflowRun, run: RunDirectory, target: str, report: Report)
         mlflow_run.open(facts, running=False)
         total = mlflow_run.total_bytes
         sent = mlflow_run.send(durable_step(run), lambda done: report(done, total))
+        mlflow_run.send_system()
         if ending.tail:
             sent += mlflow_run.send_tail()
         mlflow_run.end(ending)

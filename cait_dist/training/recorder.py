@@ -11,6 +11,7 @@ from cait_dist.tracking.metrics import MetricsWriter
 from cait_dist.tracking.mlflow_facts import read_ending
 from cait_dist.tracking.mlflow_mirror import CLOSE_SECONDS, MlflowMirror, default_uri
 from cait_dist.tracking.mlflow_run import Extra
+from cait_dist.tracking.plan_versus_actual import write_plan_versus_actual
 from cait_dist.tracking.report import write_report
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
@@ -80,6 +81,7 @@ class Recorder:
             return  # the record of the run and its mirror belong to the attempt that came after
         self._run.update_attempt(self._attempt, ended=timestamp(), outcome=outcome, step=step)
         write_report(self._run)
+        write_plan_versus_actual(self._run)
         if outcome == "finished":
             draw_curves(self._run)
         if self._mirror is None:

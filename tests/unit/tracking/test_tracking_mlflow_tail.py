@@ -64,9 +64,10 @@ def test_steps_beyond_the_checkpoint_wait_for_it(tmp_path: Path) -> None:
 
 def test_a_value_that_was_handed_out_is_final(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    write(run, 1, 0, steps(1, 40, 1.0))
+    evaluation = {"step": 25, "top1": 5.0}
+    write(run, 1, 0, [*steps(1, 25, 1.0), evaluation, *steps(26, 40, 1.0)])
     _, cursor = read_all(run, Cursor(), 40)
-    write(run, 2, 20, steps(21, 60, 2.0))
+    write(run, 2, 20, [*steps(21, 25, 2.0), evaluation, *steps(26, 60, 2.0)])
     rows, _ = read_all(run, cursor, FOREVER)
     assert [row["step"] for row in rows] == list(range(41, 61))
 
