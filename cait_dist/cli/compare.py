@@ -30,9 +30,9 @@ def compare(
     fail_if: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="then leave with status 1")] = None,
 ) -> None:
     """Compare runs: results over seeds, tests, settings, cost. For pipelines: --fail-if "val/top1 < baseline - 0.3"."""
-    from cait_dist.compare.collect import collect  # noqa: PLC0415 - numpy
     from cait_dist.compare.compare_runs import compare_runs  # noqa: PLC0415
-    from cait_dist.compare.gate import check_gate  # noqa: PLC0415
+    from cait_dist.compare.gate.judge import check_gate  # noqa: PLC0415
+    from cait_dist.compare.reading.collect import collect  # noqa: PLC0415 - numpy
 
     found = collect(runs or [], experiment=experiment, sweeps=sweep or [], uri=uri, progress=_progress)
     comparison = compare_runs(found, metric=metric, baseline=baseline, paper=paper, price=price, target=target)
@@ -49,18 +49,18 @@ def compare(
 def _show(comparison: "Comparison") -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    from cait_dist.compare.table import print_comparison  # noqa: PLC0415
+    from cait_dist.compare.showing.table import print_comparison  # noqa: PLC0415
 
     print_comparison(comparison, Console())
 
 
 def _write(comparison: "Comparison", html: Path | None, csv: Path | None, json: Path | None) -> None:
     if html is not None:
-        from cait_dist.compare.page import write_page  # noqa: PLC0415 - jinja2
+        from cait_dist.compare.showing.page.write import write_page  # noqa: PLC0415 - jinja2
 
         write_page(comparison, html)
     if csv is not None or json is not None:
-        from cait_dist.compare.export import write_csv, write_json  # noqa: PLC0415
+        from cait_dist.compare.showing.export import write_csv, write_json  # noqa: PLC0415
 
         for path, write in ((csv, write_csv), (json, write_json)):
             if path is not None:

@@ -2,7 +2,7 @@
 
 ::
 
-    run directories, MLflow ──► collect ──► RunData ──► compare_runs ──► Comparison ──► table, page, csv, json, gate
+    run directories, MLflow ──► reading ──► RunData ──► compare_runs, judging ──► Comparison ──► showing, gate
 
 ``run_data`` and ``comparison`` hold the two kinds of facts that pass through; everything before `Comparison` measures,
 everything after it only shows. This room reads and never writes into a run.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .cautions import find_cautions
 from .comparison import Comparison, Difference, Efficiency, Group, RunRow
-from .differences import differences
-from .efficiency import efficiencies
 from .errors import CompareError, unknown
-from .groups import group_runs
+from .judging.cautions import find_cautions
+from .judging.differences import differences
+from .judging.efficiency import efficiencies
+from .judging.groups import group_runs
+from .judging.paper import paper_distance, paper_rows
+from .judging.run_state import epochs_done, outcome, steps_done
+from .judging.significance import judge_pairs
+from .judging.verdict import verdict
 from .measures import best_value, choose_metric, higher_is_better, is_evaluation, last_value
-from .paper import paper_distance, paper_rows
 from .run_data import RunData
-from .run_state import epochs_done, outcome, steps_done
-from .significance import judge_pairs
-from .verdict import verdict
 
 
 def compare_runs(

@@ -30,7 +30,6 @@ MOST_STRETCHES = 512
 THINNED = ("train/", "perf/", "health/")
 """Beginnings of the metrics that every logged step has."""
 _VERSION = 1
-_BLOCK = 1 << 22
 
 Points = NDArray[np.float64]
 

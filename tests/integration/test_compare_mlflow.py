@@ -9,8 +9,8 @@ import pytest
 from run_directories import make_run
 from training_command import CAIT
 
-from cait_dist.compare.collect import collect
 from cait_dist.compare.errors import CompareError
+from cait_dist.compare.reading.collect import collect
 from cait_dist.tracking.mlflow_client import bound_client
 from cait_dist.tracking.run_directory import read_json
 from cait_dist.tracking.sync import sync_to_mlflow

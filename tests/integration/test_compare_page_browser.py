@@ -13,8 +13,8 @@ import pytest
 from comparisons import comparison_of, long_comparison, make_comparison, make_curve, make_run
 
 from cait_dist.compare.comparison import Comparison
-from cait_dist.compare.page import write_page
 from cait_dist.compare.run_data import AttemptData
+from cait_dist.compare.showing.page.write import write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the pip package playwright")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from compared_runs import a_run, attempt, curve, seeds, total, two_settings
 
-from cait_dist.compare.caution_luck import highest_of
 from cait_dist.compare.compare_runs import compare_runs
 from cait_dist.compare.comparison import Caution
+from cait_dist.compare.judging.caution_luck import highest_of
 from cait_dist.compare.run_data import RunData, RunFacts, SetFacts
 
 

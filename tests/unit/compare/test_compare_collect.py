@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from run_directories import BEGAN, make_run
 
-from cait_dist.compare.collect import collect
 from cait_dist.compare.errors import CompareError
-from cait_dist.compare.from_directory import run_from_directory
+from cait_dist.compare.reading.collect import collect
+from cait_dist.compare.reading.from_directory import run_from_directory
 from cait_dist.tracking.digest import DIGEST_FILE, MOST_STRETCHES
 
 

@@ -3,7 +3,7 @@
 from compared_runs import a_run, attempt
 
 from cait_dist.compare.comparison import Difference
-from cait_dist.compare.differences import deciding, differences
+from cait_dist.compare.judging.differences import deciding, differences
 from cait_dist.compare.run_data import RunData, SetFacts
 
 

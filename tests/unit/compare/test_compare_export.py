@@ -10,7 +10,7 @@ from compared_runs import a_run, curve, seeds, two_settings
 
 from cait_dist.compare.compare_runs import compare_runs
 from cait_dist.compare.comparison import Comparison
-from cait_dist.compare.export import to_json, write_csv, write_json
+from cait_dist.compare.showing.export import to_json, write_csv, write_json
 
 
 def example() -> Comparison:

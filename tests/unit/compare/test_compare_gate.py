@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cait_dist.compare.compare_runs import compare_runs
 from cait_dist.compare.errors import CompareError
-from cait_dist.compare.gate import check_gate
+from cait_dist.compare.gate.judge import check_gate
 from cait_dist.compare.run_data import RunData
 
 MORE = {"val_ema/top1": curve(60.0, 75.0, 72.0), "perf/images_per_second": curve(10.0)}

@@ -6,8 +6,8 @@ import pytest
 from compared_runs import a_run, curve, seeds, two_settings
 
 from cait_dist.compare.comparison import Group
-from cait_dist.compare.differences import differences
-from cait_dist.compare.groups import NO_SEED, counted, group_runs
+from cait_dist.compare.judging.differences import differences
+from cait_dist.compare.judging.groups import NO_SEED, counted, group_runs
 from cait_dist.compare.run_data import RunData
 
 

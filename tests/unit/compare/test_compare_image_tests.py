@@ -8,7 +8,7 @@ import pytest
 from compared_runs import save_predictions
 from scipy import stats
 
-from cait_dist.compare.image_tests import ImageTest, bootstrap, compare_images, mcnemar
+from cait_dist.compare.judging.image_tests import ImageTest, bootstrap, compare_images, mcnemar
 
 
 def two_files(tmp_path: Path, right_a: list[bool], right_b: list[bool]) -> ImageTest:

@@ -12,9 +12,9 @@ import pytest
 from comparisons import comparison_of, long_comparison, make_comparison, make_curve, make_row, make_run
 
 from cait_dist.compare.comparison import Caution, Comparison, Difference, Efficiency, Group, PaperDistance, RunRow
-from cait_dist.compare.page import PARTS, render_page, write_page
-from cait_dist.compare.page_scatter import scatters
 from cait_dist.compare.run_data import RunData, RunFacts
+from cait_dist.compare.showing.page.scatter import scatters
+from cait_dist.compare.showing.page.write import PARTS, render_page, write_page
 
 EVIL = """</script><script>alert('x')</script><img src=x onerror="alert(1)">&amp;{{ 7 * 7 }}\u2028<!--"""
 

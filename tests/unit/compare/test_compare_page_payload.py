@@ -9,10 +9,10 @@ from comparisons import comparison_of, make_comparison, make_curve, make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cait_dist.compare.page_metrics import charts, overview, split_average
-from cait_dist.compare.page_payload import as_json, payload
-from cait_dist.compare.page_thinning import share_points, thin
 from cait_dist.compare.run_data import AttemptData, RunFacts
+from cait_dist.compare.showing.page.metrics import charts, overview, split_average
+from cait_dist.compare.showing.page.payload import as_json, payload
+from cait_dist.compare.showing.page.thinning import share_points, thin
 
 VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=300)
 

@@ -9,7 +9,7 @@ from compared_runs import a_run
 
 import cait_dist.compare
 from cait_dist.compare.comparison import PaperDistance
-from cait_dist.compare.paper import paper_distance, paper_rows
+from cait_dist.compare.judging.paper import paper_distance, paper_rows
 from cait_dist.compare.run_data import RunData, SetFacts
 from cait_dist.models.zoo import architecture, list_models
 from cait_dist.planning.flops import count_macs, count_params
@@ -62,7 +62,7 @@ def test_accuracies_are_those_typed_by_hand() -> None:
 
 def test_every_number_has_a_source() -> None:
     assert all(row.source for row in paper_rows())
-    with Path(cait_dist.compare.__file__).with_name("paper_rows.csv").open() as file:
+    with (Path(cait_dist.compare.__file__).parent / "judging" / "paper_rows.csv").open() as file:
         assert all(row["source"].strip() and row["macs_source"].strip() for row in csv.DictReader(file))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cait_dist.compare.seed_tests import compare_seeds, paired, welch
+from cait_dist.compare.judging.seed_tests import compare_seeds, paired, welch
 
 
 def by_seed(values: list[float], first: int = 0) -> dict[int, list[float]]:

@@ -10,8 +10,8 @@ from scipy import stats
 
 from cait_dist.compare.compare_runs import compare_runs
 from cait_dist.compare.comparison import Group, PairTest
+from cait_dist.compare.judging.significance import holm, judge_pairs
 from cait_dist.compare.run_data import RunData, SetFacts
-from cait_dist.compare.significance import holm, judge_pairs
 
 
 def all_tests(runs: list[RunData], **options: str) -> tuple[PairTest, ...]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cait_dist.compare.compare_runs import compare_runs
 from cait_dist.compare.run_data import RunData, SetFacts
-from cait_dist.compare.table import print_comparison
+from cait_dist.compare.showing.table import print_comparison
 
 PROCEDURE = "How it was compared"
 

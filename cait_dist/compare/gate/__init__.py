@@ -1,0 +1,1 @@
+"""`--fail-if`: a condition that a pipeline asks of a comparison, in a small language of its own."""

@@ -1,0 +1,165 @@
+"""The published results of CaiT (arXiv 2103.17239), and how far a run is from the one of its model.
+
+A distance is a number only where the recipes are the same; else it is the list of reasons why there is none. Numbers of
+which no public place could be found are not in the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..comparison import PaperDistance, PaperRow
+from ..measures import result
+from ..run_data import RunData
+from ..wording import setting
+
+METRIC = "val/top1"
+TRAIN_IMAGES, VAL_IMAGES, CLASSES = 1_281_167, 50_000, 1000
+PRETRAINED_AT = 224
+
+_ARCHITECTURE = ("patch_size", "embed_dim", "depth", "depth_token_only", "num_heads", "mlp_ratio")
+"""Settings of the model that make another model of a variant."""
+
+# The authors' code and their answers in its issues: DeiT's recipe for 400 epochs, with repeated augmentation.
+_RECIPE: dict[str, Any] = {
+    "training.epochs": 400,
+    "training.global_batch": 1024,
+    "data.repeats": 3,
+    "optimizer.weight_decay": 0.05,
+    "optimizer.clip_grad": None,
+    "schedule.kind": "cosine",
+    "schedule.warmup_epochs": 5,
+    "augment.rand_layers": 2,
+    "augment.rand_magnitude": 9,
+    "augment.erase_probability": 0.25,
+    "augment.mixup": 0.8,
+    "augment.cutmix": 1,
+    "augment.label_smoothing": 0.1,
+    "evaluation.crop_ratio": 1,
+}
+_PEAK_LR = 1e-3
+_DROP_PATH = {"XXS24": 0.05, "XXS36": 0.1, "XS24": 0.05, "XS36": 0.1, "S24": 0.1, "S36": 0.2, "M24": 0.2}
+
+
+@cache
+def paper_rows() -> tuple[PaperRow, ...]:
+    """All published results that have a source."""
+    with Path(__file__).with_name("paper_rows.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(
+            PaperRow(
+                model=row["model"],
+                image_size=int(row["image_size"]),
+                distilled=row["distilled"] == "yes",
+                top1=float(row["top1"]),
+                parameters=int(row["parameters"]),
+                macs=int(row["macs"]),
+                source=row["source"],
+            )
+            for row in csv.DictReader(file)
+        )
+
+
+def paper_distance(run: RunData) -> PaperDistance:
+    """The published result of a run's model, and the distance to it or why there is none."""
+    found = _row_of(run)
+    if isinstance(found, str):
+        return PaperDistance(None, None, (found,))
+    reasons = tuple(_reasons(run, found))
+    return PaperDistance(found, None if reasons else result(run, METRIC) - found.top1, reasons)
+
+
+def _row_of(run: RunData) -> PaperRow | str:
+    name = str(run.config.get("model.name", ""))
+    parts = name.split("_")
+    if len(parts) != 3 or parts[0] != "cait":
+        return f"{name or 'a model without a name'} is no CaiT of the paper"
+    model, size = f"CaiT-{parts[1].upper()}", _image_size(run, parts[2])
+    rows = [row for row in paper_rows() if row.model == model and row.image_size == size]
+    if changed := _changed(run, rows):
+        return f"{changed} makes another model than {model}"
+    if not rows:
+        return f"no published result of {model} at {size} pixels has a source"
+    return min(rows, key=lambda row: row.distilled)
+
+
+def _image_size(run: RunData, named: str) -> int:
+    size = run.facts.image_size or run.config.get("model.image_size")
+    return int(size) if size not in (None, "None") else int(named)
+
+
+def _changed(run: RunData, rows: list[PaperRow]) -> str:
+    """Settings that make another architecture; none if the number of parameters shows that they do not."""
+    if any(run.facts.parameters == row.parameters for row in rows):
+        return ""
+    set_ones = [key for key in _ARCHITECTURE if setting(run.config.get(f"model.{key}")) != "null"]
+    return ", ".join(f"{key}={setting(run.config[f'model.{key}'])}" for key in set_ones)
+
+
+def _reasons(run: RunData, row: PaperRow) -> Iterator[str]:
+    if row.distilled:
+        yield "the published model was distilled from a teacher"
+    if row.image_size != PRETRAINED_AT:
+        yield f"the published model was trained at {PRETRAINED_AT} pixels and fine-tuned at {row.image_size}"
+    yield from _model_reasons(run, row)
+    yield from _data_reasons(run)
+    yield from _recipe_reasons(run, row)
+    if not run.finished:
+        yield "it was not trained to its end"
+    if METRIC not in run.curves:
+        yield f"it has no {METRIC} of its raw weights"
+    elif not math.isfinite(result(run, METRIC)):
+        yield "it diverged"
+
+
+def _model_reasons(run: RunData, row: PaperRow) -> Iterator[str]:
+    classes = setting(run.config.get("model.num_classes"))
+    if classes not in ("null", str(CLASSES)):
+        yield f"{classes} classes instead of {CLASSES:,}"
+    elif run.facts.parameters is None:
+        yield "its number of parameters is not known"
+    elif run.facts.parameters != row.parameters:
+        yield f"{run.facts.parameters:,} parameters instead of {row.parameters:,}"
+    if setting(run.config.get("model.init_from")) != "null":
+        yield "it did not start from fresh weights"
+
+
+def _data_reasons(run: RunData) -> Iterator[str]:
+    val = run.facts.sets.get("val")
+    for images, wanted, what in (
+        (run.facts.train_images, TRAIN_IMAGES, "training images"),
+        (val.images if val else None, VAL_IMAGES, "validation images"),
+    ):
+        if images is None:
+            yield f"its number of {what} is not known"
+        elif images != wanted:
+            yield f"{images:,} {what} instead of {wanted:,}"
+
+
+def _recipe_reasons(run: RunData, row: PaperRow) -> Iterator[str]:
+    drop_path = _DROP_PATH.get(row.model.removeprefix("CaiT-")) if row.image_size == PRETRAINED_AT else None
+    wanted = _RECIPE | ({} if drop_path is None else {"model.drop_path_rate": drop_path})
+    for key, value in wanted.items():
+        have, want, name = setting(run.config.get(key)), setting(value), key.rpartition(".")[2]
+        if key not in run.config:
+            yield f"its {name} is not known"
+        elif key == "training.epochs" and have != want:
+            yield f"trained for {have} epochs instead of {want}"
+        elif have != want:
+            yield f"{name} {have} instead of {want}"
+    rate = _peak_lr(run)
+    if rate is None or not math.isclose(rate, _PEAK_LR, rel_tol=1e-6):
+        yield f"peak learning rate {'unknown' if rate is None else setting(rate)} instead of {_PEAK_LR:g}"
+
+
+def _peak_lr(run: RunData) -> float | None:
+    try:
+        rate = float(run.config["optimizer.lr"])
+        reference = setting(run.config.get("optimizer.lr_reference_batch"))
+        return rate if reference == "null" else rate * float(run.config["training.global_batch"]) / float(reference)
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""A `Comparison` for people and programs: table, page, CSV, JSON."""
