@@ -25,12 +25,11 @@ import psutil
 import pytest
 from training_command import CAIT, train, wait_for
 
-from cait_dist.tracking.inputs import send_inputs
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.mlflow_client import bound_client
 from cait_dist.tracking.probe import API, local_experiments, probe
 from cait_dist.tracking.serve import _only_server_of
-from cait_dist.tracking.system_metrics import node_name, read_samples, send_system_metrics
+from cait_dist.tracking.system_metrics import node_name, read_samples
 from cait_dist.training.export import export_weights
 from launch.check.tracking_server import unreachable
 
@@ -214,21 +213,21 @@ def test_a_trained_run_is_found_in_the_registry_by_its_alias(
     assert fetch("models:/digits@champion", serving.uri, tmp_path / "fetched", monkeypatch) == {
         f"tiny-step-{36:08}-ema.safetensors": (tmp_path / "exported.safetensors").read_bytes()
     }
-    send_inputs(run, mlflow, found.run_id)
     files = fetch(f"runs:/{found.run_id}/", serving.uri, tmp_path / "files", monkeypatch)
     assert json.loads(files["environment.json"])["python"] == platform.python_version()
     assert files["config.yaml"] == run.config.read_bytes()
+    assert json.loads(files["plan-versus-actual.json"])["actual"]["steps"] == 36
     shown = {entry.dataset.name: entry.dataset for entry in mlflow.get_run(found.run_id).inputs.dataset_inputs}
     assert set(shown) == {"digits/train", "digits/val"}
     assert shown["digits/train"].digest == run.read_record()["data_digest"][:36]
 
     samples = read_samples(run)[node_name()]
     assert samples, "the run took seconds, and is sampled twice in each"
-    send_system_metrics(run, mlflow, found.run_id, {})
     history = mlflow.get_metric_history(found.run_id, f"system/{node_name()}/cpu_utilization_percentage")
     assert [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)] == [
-        (row["second"], row["cpu_utilization_percentage"]) for row in samples
+        (row["second"], row["cpu_utilization_percentage"]) for row in samples[: len(history)]
     ]
+    assert history, "all but what was sampled while the mirror was closed"
     none = run_cait("track", "register", str(run.path), "digits", "--uri", "http://127.0.0.1:9")
     assert (none.returncode, "cait track sync" in none.stderr) == (2, True)
 
@@ -324,7 +323,9 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(place)
 
 
-def test_postgresql_is_served_and_its_password_stays_secret(postgres: str, tmp_path: Path) -> None:
+def test_postgresql_is_served_and_its_password_stays_secret(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without = run_cait(
         "track", "serve", str(tmp_path / "without"), "--backend", postgres, "--port", str(free_port()), PGPASSFILE="/x"
     )
@@ -340,6 +341,8 @@ def test_postgresql_is_served_and_its_password_stays_secret(postgres: str, tmp_p
         with urllib.request.urlopen(serving.uri + API) as response:
             assert json.load(response)["experiment"]["name"] == "Default"
         assert mlflow.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
+        monkeypatch.setenv("PGPASSWORD", PASSWORD)
+        assert bound_client(postgres).get_run(run.info.run_id).data.metrics == {"loss": 0.5}, "as a run may do itself"
         assert not any(PASSWORD in " ".join(member.cmdline()) for member in serving.family())
         end(serving, signal.SIGTERM)
     finally:
