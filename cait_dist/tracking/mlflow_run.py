@@ -12,8 +12,9 @@ from typing import Any
 
 from .metrics import Row
 from .metrics_tail import Batch, Cursor, MetricsTail
-from .mlflow_client import bound_client, experiment_id, load_mlflow, one_writer
+from .mlflow_client import bound_client, load_mlflow, one_writer
 from .mlflow_facts import Ending, RunFacts
+from .mlflow_identity import Identity
 from .mlflow_names import (
     MAX_PARAM,
     MAX_TAG,
@@ -24,7 +25,7 @@ from .mlflow_names import (
     safe_name,
     safe_names,
 )
-from .run_directory import RunDirectory, read_json, write_json
+from .run_directory import RunDirectory
 from .system_metrics import send_system_metrics
 
 BATCH = 500
@@ -57,10 +58,10 @@ class MlflowRun:
         tell: Callable[[str], None] = print,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._run, self._uri, self._experiment = run, uri, experiment
+        self._run, self._uri = run, uri
         self._extras = [] if extras is None else extras
         self._tell, self._check = tell, check
-        self._identity: dict[str, Any] = {}
+        self._identity = Identity(run, uri, experiment, check)
         self._client: Any = None
         self._tail = MetricsTail(run)
         self._complained = False
@@ -73,7 +74,7 @@ class MlflowRun:
     @property
     def run_id(self) -> str:
         """MLflow's name for the run."""
-        return str(self._identity["run_id"])
+        return self._identity.run_id
 
     def open(self, facts: RunFacts, running: bool = True) -> None:
         """Connect, create the experiment and the run where they do not exist, and log what is known at the start.
@@ -86,7 +87,7 @@ class MlflowRun:
         load_mlflow()  # before others are made to wait
         with one_writer(self._uri):
             self._client = bound_client(self._uri)
-            self._identity = self._find_or_create(facts)
+            self._identity.find_or_create(self._client, facts, self._ask)
             present = self._ask(self._client.get_run, self.run_id).data
             if running:
                 self._ask(self._client.update_run, self.run_id, status="RUNNING")
@@ -107,9 +108,9 @@ class MlflowRun:
             how many values went out
         """
         sent = 0
-        while batch := self._tail.read(self._cursor, durable, BATCH):
+        while batch := self._tail.read(self._identity.cursor, durable, BATCH):
             sent += self._send(batch.rows, prefix="")
-            self._remember(cursor=batch.cursor.facts())
+            self._identity.remember(cursor=batch.cursor.facts())
             progress(self._tail.read_bytes(batch.cursor))
         return sent
 
@@ -117,23 +118,22 @@ class MlflowRun:
         """Send the nodes' samples that MLflow lacks; an error costs a warning, as metrics matter more."""
         try:
             with one_writer(self._uri):
-                known = self._identity.get("system", {})
+                known = self._identity["system"] or {}
                 cursor = self._ask(send_system_metrics, self._run, self._client, self.run_id, known)
             if cursor != known:
-                self._remember(system=cursor)
+                self._identity.remember(system=cursor)
         except Exception as error:
             self._complain(error)
 
     def send_tail(self) -> int:
         """Send the steps beyond under ``live/…``; returns how many values went out."""
-        cursor, sent = Cursor.of(self._identity.get("live")), 0
-        newest = self._tail.newest
-        if cursor.attempt != newest or "live" not in self._identity:
-            cursor = Cursor(attempt=newest)
+        cursor, sent = Cursor.of(self._identity["live"]), 0
+        if cursor.attempt != self._tail.newest:
+            cursor = Cursor(attempt=self._tail.newest)
         while batch := self._tail.read(cursor, math.inf, BATCH):
             sent += self._send(self._live_rows(batch), prefix="live/")
             cursor = batch.cursor
-            self._remember(live=cursor.facts())
+            self._identity.remember(live=cursor.facts())
         return sent
 
     def end(self, ending: Ending) -> None:
@@ -156,47 +156,9 @@ class MlflowRun:
         """Size of all metrics files."""
         return self._tail.size()
 
-    @property
-    def _cursor(self) -> Cursor:
-        return Cursor.of(self._identity.get("cursor"))
-
     def _ask(self, request: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         self._check()
         return request(*arguments, **named)
-
-    def _find_or_create(self, facts: RunFacts) -> dict[str, Any]:
-        known = read_json(self._run.mirror)
-        if known and known["uri"] == self._uri and self._is_there(known["run_id"]):
-            return dict(known)
-        experiment = self._ask(experiment_id, self._client, self._experiment, self._uri, self._run.path.parent)
-        # An answer may have been lost on its way: then the run is there, and nobody wrote it down.
-        found = self._ask(self._client.search_runs, [experiment], f"tags.run_key = '{facts.key}'", max_results=1)
-        run = found[0] if found else self._create(experiment, facts)
-        self._identity = {"uri": self._uri, "experiment": self._experiment, "run_id": run.info.run_id}
-        self._remember()
-        return self._identity
-
-    def _create(self, experiment: str, facts: RunFacts) -> Any:
-        # The parent must be told now for MLflow to show the run under it.
-        tags = {key: value for key, value in facts.tags.items() if key.startswith("mlflow.")}
-        return self._ask(
-            self._client.create_run,
-            experiment,
-            start_time=None if facts.started is None else int(facts.started * 1000),
-            run_name=self._run.path.name,
-            tags={"run_key": facts.key, **tags},
-        )
-
-    def _is_there(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-        try:
-            run = self._ask(self._client.get_run, run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-        return str(run.info.lifecycle_stage) == "active"
 
     def _log_params(self, params: dict[str, Any], present: dict[str, str]) -> None:
         from mlflow.entities import Param  # noqa: PLC0415
@@ -239,7 +201,7 @@ class MlflowRun:
         self._complained = True
 
     def _live_rows(self, batch: Batch) -> list[Row]:
-        known = self._cursor
+        known = self._identity.cursor
         return [
             {key: value for key, value in row.items() if key in (*LIVE_KEYS, "step", "time")}
             for row in batch.rows
@@ -258,20 +220,15 @@ class MlflowRun:
                     odd = odd or f"step {row['step']}: {key} was {value}"
                 time = int(row["time"] * 1000)
                 metrics.append(Metric(prefix + names[key], finite_or_nan(value), time, row["step"]))
-        news = odd if odd and "nonfinite" not in self._identity else None
+        news = odd if odd and not self._identity["nonfinite"] else None
         if not metrics:
             return 0
         with one_writer(self._uri):
             tags = [RunTag("nonfinite", clean_text(news, MAX_TAG))] if news else []
             self._ask(self._client.log_batch, self.run_id, metrics=metrics, tags=tags, synchronous=True)
         if news:
-            self._remember(nonfinite=news)
+            self._identity.remember(nonfinite=news)
         return len(metrics)
-
-    def _remember(self, **facts: Any) -> None:
-        self._check()
-        self._identity |= facts
-        write_json(self._run.mirror, self._identity)
 
 
 def first_line(error: BaseException) -> str:
