@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cait_dist.tracking.code_version import CODE_FILE, describe_code
+from cait_dist.tracking.code_version import CODE_FILE, DIFF_FILE, code_diff, describe_code
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cait_dist", "data_prep", "launch")
@@ -22,6 +22,7 @@ def snapshot_code(folder: Path) -> dict[str, str]:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     described = {**describe_code(), "digest": _digest(folder)}
     (folder / CODE_FILE).write_text(json.dumps(described, indent=1))
+    (folder / DIFF_FILE).write_text(code_diff() or "")
     # Once here, instead of by hundreds of ranks at the same moment.
     compileall.compile_dir(folder, quiet=2)
     return described

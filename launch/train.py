@@ -5,6 +5,8 @@ from pathlib import Path
 
 from cait_dist.config import RunConfig, load_config
 
+from .tracking_writers import check_one_writer
+
 
 def train_locally(
     config_path: Path, overrides: Sequence[str], processes: int | None, run_dir: Path | None, resume: str
@@ -35,6 +37,7 @@ def train_config(config: RunConfig, processes: int | None, resume: str) -> int:
 
     from .local import run_locally  # noqa: PLC0415
 
+    check_one_writer(config)
     count = processes or _one_per_gpu()
     plan = preflight(config, count)
     attempt = begin_attempt(config, plan, resume)

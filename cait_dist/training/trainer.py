@@ -77,16 +77,16 @@ class Trainer:
         self._evaluated_step, self._trained_seconds, self._best = 0, 0.0, dict[str, float]()
         notes = self._build()
         notes += self._resume(resume_step)
-        self._recorder = Recorder(run, attempt, config, self._plan, self.step) if world.is_main else None
-        for note in [f"{world.size} processes on {world.device.type}, {self._plan.batches}", *notes]:
-            self._say(note)
-        self._loader = self._open_train_loader()
         self._eval_sets = [
             open_set(config, chosen, self._plan.image_size, world.rank, world.size) for chosen in config.evaluation.sets
         ]
         self._facts = gather_facts(config, self._plan, world, self._partition, self._eval_sets)
         if world.is_main:
-            write_facts(run.attempt(attempt), self._facts)
+            write_facts(run.attempt(attempt), self._facts)  # before the recorder, whose mirror sends them
+        self._recorder = Recorder(run, attempt, config, self._plan, self.step) if world.is_main else None
+        for note in [f"{world.size} processes on {world.device.type}, {self._plan.batches}", *notes]:
+            self._say(note)
+        self._loader = self._open_train_loader()
 
     def run(self) -> str:
         """Train to the end, or until asked to stop. Returns ``finished`` or ``stopped``."""
