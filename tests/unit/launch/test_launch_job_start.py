@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cait_dist.tracking.code_version import CODE_FILE
+from cait_dist.tracking.code_version import CODE_FILE, DIFF_FILE, code_diff
 from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError
 from launch.job.allocation import Allocation, Task
 from launch.job.begin import FIRST_PORT, PORTS, free_port, stop_time
@@ -55,12 +55,14 @@ def test_a_snapshot_is_importable_says_what_it_is_and_has_no_leftovers(tmp_path:
     described = snapshot_code(tmp_path / "code")
     assert sorted(path.name for path in (tmp_path / "code").iterdir()) == [
         "cait_dist",
+        DIFF_FILE,
         CODE_FILE,
         "data_prep",
         "launch",
     ]
     assert list((tmp_path / "code" / "launch").rglob("*.pyc")), "compiled once, for all ranks"
     assert described["version"]
+    assert code_diff(tmp_path / "code") == code_diff(), "a job that runs the copy knows what was not committed"
     assert snapshot_code(tmp_path / "again")["digest"] == described["digest"]
 
 
