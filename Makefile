@@ -8,6 +8,9 @@ PYTHON ?= python3
 # One process per GPU, which is what `cait train` does by itself; two on a machine without.
 PROCESSES ?= $(shell nvidia-smi -L > /dev/null 2>&1 || echo 2)
 
+# Many tests wait for servers, schedulers and starting processes: two at a time leave no core idle.
+SHARED_OUT = -n 2 --dist loadgroup
+
 .PHONY: demo test test-fast lint format setup setup-dev clean
 
 demo: setup
@@ -15,10 +18,10 @@ demo: setup
 	.venv/bin/cait train configs/digits.yaml $(if $(PROCESSES),--processes $(PROCESSES))
 
 test: lint
-	.venv/bin/python -m pytest tests
+	.venv/bin/python -m pytest $(SHARED_OUT) tests
 
 test-fast: setup-dev
-	.venv/bin/python -m pytest tests/unit
+	.venv/bin/python -m pytest $(SHARED_OUT) tests/unit
 
 lint: setup-dev
 	.venv/bin/ruff check .

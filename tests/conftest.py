@@ -39,6 +39,16 @@ tracking: {{mlflow: false}}
 """
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where files are shared out over processes: one file stays together, and there is one SLURM cluster at a time."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    here = Path(__file__).parent
+    for item in items:
+        room = item.path.relative_to(here).parts[0]
+        item.add_marker(pytest.mark.xdist_group("slurm" if room == "slurm" else str(item.path)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_environment() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
