@@ -38,8 +38,11 @@ def compare(
     comparison = compare_runs(found, metric=metric, baseline=baseline, paper=paper, price=price, target=target)
     # Before anything is written: a condition may be wrong.
     violations = [each for condition in fail_if or [] for each in check_gate(comparison, condition)]
-    _show(comparison)
+    # Files first: whoever reads only the beginning of the table (`| head`) ends the command.
     _write(comparison, html, csv, json)
+    _show(comparison)
+    for path in filter(None, (html, csv, json)):
+        typer.echo(f"wrote {path}")
     for violation in violations:
         typer.echo(f"fails: {violation.sentence}", err=True)
     if violations:
@@ -65,9 +68,6 @@ def _write(comparison: "Comparison", html: Path | None, csv: Path | None, json: 
         for path, write in ((csv, write_csv), (json, write_json)):
             if path is not None:
                 write(comparison, path)
-    for path in (html, csv, json):
-        if path is not None:
-            typer.echo(f"wrote {path}")
 
 
 def _progress(sources: Sequence[str]) -> Iterable[str]:
