@@ -1,8 +1,9 @@
 """Which CaiT to train. Everything left at ``null`` takes the value of the named variant."""
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .section import Section, UserPath
 
@@ -20,6 +21,13 @@ VariantName = Literal[
 ]  # fmt: skip
 
 
+ResidualName = Literal[
+    "layer_scale", "pre_norm", "rezero", "skip_init", "fixup", "t_fixup",
+    "rezero_adapted", "fixup_adapted", "t_fixup_adapted", "scalar",
+]  # fmt: skip
+ClassTokenName = Literal["class_attention", "from_start", "inserted", "average_pooling"]
+
+
 class ModelConfig(Section):
     """A variant of the paper by name, and what is to differ from it."""
 
@@ -28,10 +36,26 @@ class ModelConfig(Section):
     patch_size: int | None = Field(None, ge=1, description="side of a patch in pixels; divides image_size")
     embed_dim: int | None = Field(None, ge=1, description="token width d")
     depth: int | None = Field(None, ge=1, description="number of self-attention blocks")
-    depth_token_only: int | None = Field(None, ge=1, description="number of class-attention blocks")
+    depth_token_only: int | None = Field(
+        None, ge=1, description="number of class-attention blocks, 2 unless given; only with class_attention"
+    )
     num_heads: int | None = Field(None, ge=1, description="attention heads; divides embed_dim")
     mlp_ratio: float | None = Field(None, gt=0, description="hidden width of the feed-forward network over embed_dim")
-    layer_scale_init: float | None = Field(None, gt=0, description="initial LayerScale value (epsilon of the paper)")
+    residual: ResidualName = Field("layer_scale", description="how branches are added (figure 1 of the paper)")
+    layer_scale_init: float | None = Field(
+        None,
+        gt=0,
+        description="initial value of LayerScale, or of residual 'scalar' (epsilon of the paper); null takes the"
+        " variant's, at another depth 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond",
+    )
+    class_token: ClassTokenName = Field(
+        "class_attention", description="where the class token meets the patches (figure 2 of the paper)"
+    )
+    insert_class_token_at: int | None = Field(
+        None, ge=1, description="blocks before the class token joins; only with class_token 'inserted'"
+    )
+    class_attention_mlp: bool = Field(True, description="feed-forward networks in the class-attention blocks")
+    talking_heads: bool = Field(True, description="mix the heads of self-attention before and after its softmax")
     num_classes: int | None = Field(None, ge=1, description="width of the head; null takes it from the data set")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth, the same rate in every block")
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout after embeddings, projections and MLP layers")
@@ -39,3 +63,29 @@ class ModelConfig(Section):
     init_from: UserPath | None = Field(
         None, description="weights to start from (.safetensors, or .pth of deit or timm)"
     )
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> "ModelConfig":
+        if problems := list(self._disagreements()):
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _disagreements(self) -> Iterator[str]:
+        # What depends on the variant's own numbers too is for cait_dist.models.Architecture to say.
+        if self.class_token == "inserted" and self.insert_class_token_at is None:
+            yield "class_token 'inserted' needs insert_class_token_at, the number of blocks before it joins"
+        if self.class_token != "inserted" and self.insert_class_token_at is not None:
+            yield (
+                f"insert_class_token_at {self.insert_class_token_at} needs class_token 'inserted', but class_token is"
+                f" '{self.class_token}'"
+            )
+        if self.class_token != "class_attention" and (self.depth_token_only or not self.class_attention_mlp):
+            yield (
+                "depth_token_only and class_attention_mlp need class_token 'class_attention', but class_token is"
+                f" '{self.class_token}'"
+            )
+        if self.layer_scale_init is not None and self.residual not in ("layer_scale", "scalar"):
+            yield (
+                f"layer_scale_init {self.layer_scale_init:g} needs residual 'layer_scale' or 'scalar', but residual is"
+                f" '{self.residual}': set it to null"
+            )

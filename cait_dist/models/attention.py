@@ -1,4 +1,4 @@
-"""The two attentions of CaiT: among patches (talking heads), and from the class token to everything (class attention).
+"""The two attentions of CaiT: among patches, and from the class token to everything (class attention).
 
 CaiT splits what ViT does at once. In the first stage the patches attend to each other and there is no class token; in
 the second the patches are frozen and a class token gathers from them what the classifier needs. "Going deeper with
@@ -14,41 +14,63 @@ from torch import Tensor, nn
 
 from cait_dist.ops import talking_heads_attention
 
+from .layers import linear_type, narrow
 
-class TalkingHeadAttention(nn.Module):
-    """Self-attention over the patches with heads mixed before and after the softmax.
+
+class SelfAttention(nn.Module):
+    """Self-attention over all tokens of the first stage, with heads mixed before and after the softmax, or kept apart.
 
     Args:
         dim: Token width d; a multiple of ``num_heads``.
         num_heads: Heads H, each d / H wide.
-        attn_drop_rate: Dropout on the mixed attention map.
+        talking_heads: Whether heads are mixed; without, there are no ``proj_l`` and ``proj_w``.
+        attn_drop_rate: Dropout on the (mixed) attention map.
         drop_rate: Dropout on the output.
+        shifted: Whether a scalar bias stands before both linear layers.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, attn_drop_rate: float = 0.0, drop_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        talking_heads: bool = True,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        shifted: bool = False,
+    ) -> None:
         super().__init__()
+        linear = linear_type(shifted=shifted)
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
+        self.talking_heads = talking_heads
         self.attn_drop_rate = attn_drop_rate
         self.drop_rate = drop_rate
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj_l = nn.Linear(num_heads, num_heads)
-        self.proj_w = nn.Linear(num_heads, num_heads)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = linear(dim, 3 * dim)
+        if talking_heads:
+            self.proj_l = nn.Linear(num_heads, num_heads)
+            self.proj_w = nn.Linear(num_heads, num_heads)
+        self.proj = linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Lets every patch attend to every patch.
+        """Lets every token attend to every token.
 
         Args:
-            x: Normalised patch tokens (B, N, d), in the dtype of the parameters.
+            x: Tokens (B, N, d), normalised into the dtype of the parameters, or as the stream has them.
 
         Returns:
             (B, N, d).
         """
         batch, tokens, dim = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)  # the 3d outputs are [q | k | v], each by head
+        qkv = self.qkv(narrow(x, self.qkv))
+        qkv = qkv.view(batch, tokens, 3, self.num_heads, -1)  # the 3d outputs are [q | k | v], each by head
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, d/H), no copy
-        y = talking_heads_attention(
+        y = self._attend_mixed(q, k, v) if self.talking_heads else self._attend(q, k, v)
+        y = y.transpose(1, 2).reshape(batch, tokens, dim)
+        return F.dropout(self.proj(y), self.drop_rate, self.training)
+
+    def _attend_mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return talking_heads_attention(
             q,
             k,
             v,
@@ -60,8 +82,9 @@ class TalkingHeadAttention(nn.Module):
             dropout_p=self.attn_drop_rate,
             training=self.training,
         )
-        y = y.transpose(1, 2).reshape(batch, tokens, dim)
-        return F.dropout(self.proj(y), self.drop_rate, self.training)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0)
 
 
 class ClassAttention(nn.Module):
@@ -73,25 +96,28 @@ class ClassAttention(nn.Module):
     Args:
         dim: Token width d; a multiple of ``num_heads``.
         num_heads: Heads H, each d / H wide.
+        shifted: Whether a scalar bias stands before each linear layer.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, *, shifted: bool = False) -> None:
         super().__init__()
+        linear = linear_type(shifted=shifted)
         self.num_heads = num_heads
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
-        self.v = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.q = linear(dim, dim)
+        self.k = linear(dim, dim)
+        self.v = linear(dim, dim)
+        self.proj = linear(dim, dim)
 
     def forward(self, u: Tensor) -> Tensor:
         """Gathers information for the class token.
 
         Args:
-            u: Normalised tokens (B, 1 + N, d), the class token first, in the dtype of the parameters.
+            u: Tokens (B, 1 + N, d), the class token first, normalised or as the stream has them.
 
         Returns:
             (B, 1, d), the update of the class token.
         """
+        u = narrow(u, self.q)
         q = self._split_heads(self.q(u[:, :1]))  # (B, H, 1, d/H)
         k = self._split_heads(self.k(u))  # (B, H, 1 + N, d/H)
         v = self._split_heads(self.v(u))

@@ -6,9 +6,10 @@ float32 or wider whatever the dtype of the parameters, and only branches leave i
 
     stream (float32) ─► LayerNorm, in the stream's dtype ─► parameters' dtype ─► linear layers ─► · gamma ─► stream
 
-:class:`StreamNorm` is the way out of the stream; :func:`cait_dist.models.residual.layer_scale_residual` the way back.
-A layer reads the dtype of its own parameters only, inside its own ``forward``: tools that fetch a layer's parameters
-just before that layer runs then work with the model as it is.
+:class:`StreamNorm` is the way out of the stream, or :func:`narrow` where a variant has no norm;
+:func:`cait_dist.models.residual.add_branch` is the way back. A layer reads the dtype of its own parameters only, inside
+its own ``forward``: tools that fetch a layer's parameters just before that layer runs then work with the model as it
+is.
 """
 
 import torch
@@ -35,6 +36,23 @@ class StreamNorm(nn.LayerNorm):
         """
         y = F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         return y.to(self.weight.dtype)
+
+
+def narrow(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Tokens in the dtype of the layer that takes them: those that come from a norm are it already."""
+    return x.to(layer.weight.dtype)
+
+
+class ShiftedLinear(nn.Linear):
+    """A linear layer behind a scalar bias, as Fixup has them: W (x + shift) + b."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.shift = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., in_features) to (..., out_features)."""
+        return super().forward(x + self.shift)
 
 
 class _PatchProjection(nn.Conv2d):
@@ -86,18 +104,28 @@ class Mlp(nn.Module):
         dim: Token width d.
         hidden: Hidden width.
         drop_rate: Dropout after each of the two layers.
+        shifted: Whether a scalar bias stands before both layers and the GELU.
     """
 
-    def __init__(self, dim: int, hidden: int, drop_rate: float = 0.0) -> None:
+    def __init__(self, dim: int, hidden: int, drop_rate: float = 0.0, *, shifted: bool = False) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        linear = linear_type(shifted=shifted)
+        self.fc1 = linear(dim, hidden)
+        self.fc2 = linear(hidden, dim)
+        self.act_shift = nn.Parameter(torch.zeros(1)) if shifted else None
         self.drop_rate = drop_rate
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps each token by itself: (..., d) -> (..., d)."""
-        x = F.dropout(F.gelu(self.fc1(x)), self.drop_rate, self.training)  # (..., hidden)
+        x = self.fc1(narrow(x, self.fc1))  # (..., hidden)
+        x = x if self.act_shift is None else x + self.act_shift
+        x = F.dropout(F.gelu(x), self.drop_rate, self.training)
         return F.dropout(self.fc2(x), self.drop_rate, self.training)
+
+
+def linear_type(*, shifted: bool) -> type[nn.Linear]:
+    """The kind of linear layer a branch consists of."""
+    return ShiftedLinear if shifted else nn.Linear
 
 
 def stream_dtype(parameter: Tensor) -> torch.dtype:

@@ -1,10 +1,11 @@
-"""The LayerScale residual, the one rule by which CaiT adds a branch to the stream.
+"""The residual, the one rule by which a branch is added to the stream.
 
-    x  <-  x + keep / (1 - p) · gamma · branch(x)
+    x  <-  x + keep / (1 - p) · scale · branch(x)
 
-gamma is a learned vector of length d, one per branch, that starts at a tiny epsilon: at first every block is almost the
-identity, and each channel learns by itself how much of the branch to let in. This is what makes deep CaiT trainable
-("Going deeper with Image Transformers", arXiv 2103.17239, section 2 and figure 1d).
+In CaiT the scale is LayerScale: a learned vector of length d, one per branch, that starts at a tiny epsilon. At first
+every block is almost the identity, and each channel learns by itself how much of the branch to let in. This is what
+makes deep CaiT trainable ("Going deeper with Image Transformers", arXiv 2103.17239, section 2 and figure 1d). The other
+columns of that figure have one number for it, or none: :mod:`cait_dist.models.branches`.
 
 keep is stochastic depth. A dropped branch is not computed and multiplied by zero, as in the code of the authors, but
 left out: the kept samples are gathered, go through the branch, and are added back to their places. So a rate of 0.3
@@ -17,8 +18,12 @@ import torch
 from torch import Tensor
 
 
-def layer_scale_residual(
-    x: Tensor, branch: Callable[[Tensor], Tensor], gamma: Tensor, keep: Tensor | None, drop_path_rate: float
+def add_branch(
+    x: Tensor,
+    branch: Callable[[Tensor], Tensor],
+    scale: Tensor | None,
+    keep: Tensor | None,
+    drop_path_rate: float,
 ) -> Tensor:
     """Adds a scaled branch to the residual stream, in the dtype of the stream.
 
@@ -26,7 +31,7 @@ def layer_scale_residual(
         x: The stream (B, T, d), float32 or wider.
         branch: Normalisation and attention, or normalisation and feed-forward network: (K, T, d) -> (K, T, d) for any
             number of samples K, each by itself.
-        gamma: LayerScale (d,), in any floating dtype.
+        scale: LayerScale (d,), a scalar (1,), in any floating dtype, or None for 1.
         keep: (B,) bool, False for the samples whose branch is dropped in this step; None drops nothing. A mask on the
             CPU costs no synchronisation wherever ``x`` lives; one on a GPU makes the host wait for it.
         drop_path_rate: The rate with which ``keep`` was drawn, in [0, 1).
@@ -37,18 +42,25 @@ def layer_scale_residual(
     Raises:
         ValueError: If ``keep`` is not a boolean mask over the samples.
     """
-    scale = gamma.to(x.dtype)
+    wide = None if scale is None else scale.to(x.dtype)
     if keep is None:
-        return x + scale * branch(x)
+        return x + _scaled(branch(x), wide, x.dtype)
     _check_mask(keep, len(x))
-    scale = scale / (1.0 - drop_path_rate)
+    factor = 1.0 / (1.0 - drop_path_rate) if wide is None else wide / (1.0 - drop_path_rate)
     kept = keep.nonzero().flatten()
     if len(kept) == len(x):
-        return x + scale * branch(x)
-    return _add_to_kept(x, branch, scale, kept.to(x.device, non_blocking=True))
+        return x + _scaled(branch(x), factor, x.dtype)
+    return _add_to_kept(x, branch, factor, kept.to(x.device, non_blocking=True))
 
 
-def _add_to_kept(x: Tensor, branch: Callable[[Tensor], Tensor], scale: Tensor, kept: Tensor) -> Tensor:
+def _scaled(y: Tensor, factor: Tensor | float | None, dtype: torch.dtype) -> Tensor:
+    """The product in the wide dtype; a tensor brings it along, and the branch needs no wide copy then."""
+    if isinstance(factor, Tensor):
+        return factor * y
+    return y.to(dtype) if factor is None else factor * y.to(dtype)
+
+
+def _add_to_kept(x: Tensor, branch: Callable[[Tensor], Tensor], factor: Tensor | float, kept: Tensor) -> Tensor:
     """Adds the branch to the rows ``kept``, and runs it at least once.
 
     Where parameters are partitioned, a layer that runs on one process waits for the same layer on all others: a process
@@ -57,7 +69,7 @@ def _add_to_kept(x: Tensor, branch: Callable[[Tensor], Tensor], scale: Tensor, k
     zeros ask for a gradient as a real sample would, because its arrival is the sign to release the parameters again.
     """
     rows = x.index_select(0, kept) if len(kept) else torch.zeros_like(x[:1], requires_grad=torch.is_grad_enabled())
-    return x.index_add(0, kept, scale * branch(rows)[: len(kept)])
+    return x.index_add(0, kept, _scaled(branch(rows), factor, x.dtype)[: len(kept)])
 
 
 def _check_mask(keep: Tensor, samples: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from .architecture import Architecture
+from .branches import RESIDUALS
 from .cait import Cait
 
 
@@ -24,8 +25,8 @@ class Variant(NamedTuple):
 
 # Width, depth and heads: "Going deeper with Image Transformers" (arXiv 2103.17239), section 4. LayerScale: the value in
 # the authors' code (facebookresearch/deit, cait_models.py) where the variant exists there; XS36, S48 and M24 do not,
-# and take the paper's value. The rule behind it (section 2): 1e-5 at depth 24, 1e-6 deeper. One conflict: for XXS36 the
-# code says 1e-5 and the paper 1e-6. The code wins: it is the one that can be run, and timm agrees with it.
+# and take the paper's value. The rule behind it is layer_scale_by_depth. One conflict: for XXS36 the code says 1e-5 and
+# the paper 1e-6. The code wins: it is the one that can be run, and timm agrees with it.
 VARIANTS: dict[str, Variant] = {
     "xxs24": Variant(192, 24, 4, 1e-5),
     "xxs36": Variant(192, 36, 4, 1e-5),
@@ -66,8 +67,12 @@ def architecture(name: str, **overrides: Any) -> Architecture:
         if key not in known:
             raise ValueError(f"unknown override {key!r}{_suggest(key, known)}; the model takes {', '.join(known)}")
     _, variant, resolution = name.split("_")
+    given = {key: value for key, value in overrides.items() if value is not None}
     numbers = {"image_size": int(resolution), **VARIANTS[variant]._asdict()}
-    return Architecture(**(numbers | {key: value for key, value in overrides.items() if value is not None}))
+    branch = RESIDUALS.get(given.get("residual", "layer_scale"))
+    if given.get("depth", numbers["depth"]) != numbers["depth"] or (branch and not branch.takes_epsilon):
+        del numbers["layer_scale_init"]  # the published value belongs to the published network
+    return Architecture(**(numbers | given))
 
 
 def create_model(name: str, **overrides: Any) -> Cait:
@@ -78,8 +83,10 @@ def create_model(name: str, **overrides: Any) -> Cait:
     Args:
         name: One of :func:`list_models`, for example ``"cait_s24_224"``.
         **overrides: ``image_size``, ``patch_size``, ``in_chans``, ``num_classes``, ``embed_dim``, ``depth``,
-            ``depth_token_only``, ``num_heads``, ``mlp_ratio``, ``layer_scale_init``, ``drop_path_rate``, ``drop_rate``,
-            ``attn_drop_rate``; None means the variant's own value (0 for the rates).
+            ``depth_token_only``, ``num_heads``, ``mlp_ratio``, ``residual``, ``layer_scale_init``, ``class_token``,
+            ``insert_class_token_at``, ``class_attention_mlp``, ``talking_heads``, ``drop_path_rate``, ``drop_rate``,
+            ``attn_drop_rate``; None means the variant's own value (0 for the rates). At a depth that is not the
+            variant's, LayerScale starts by :func:`cait_dist.models.architecture.layer_scale_by_depth`.
 
     Returns:
         The model in training mode, float32.

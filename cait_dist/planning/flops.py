@@ -8,6 +8,9 @@ forward pass. With N patches, width d, H heads, hidden width m, per self-attenti
     2 N² d                 q kᵀ and A v
     2 N² H²                the two head mixings; without them the published numbers are not met
 
+A class token that is there from the start, or joins later, makes N + 1 tokens of N in the blocks that it is in. How
+branches are added (LayerScale, a scalar, norms) is no product of matrices and changes parameters only.
+
 The tests hold the result against every published number at hand.
 """
 
@@ -73,13 +76,14 @@ def count_macs(arch: Architecture) -> MacCount:
     Returns:
         MACs per component; ``.total`` is the published kind of number.
     """
-    n, d, hidden, depth = arch.num_patches, arch.embed_dim, arch.mlp_hidden, arch.depth
+    d, tokens = arch.embed_dim, _tokens_by_block(arch)
+    pairs = sum(t**2 for t in tokens)
     return MacCount(
-        patch_embed=n * _patch_values(arch) * d,
-        linears=depth * n * (4 * d**2 + 2 * d * hidden),
-        attention=depth * 2 * n**2 * d,
-        head_mixing=depth * 2 * n**2 * arch.num_heads**2,
-        class_attention=arch.depth_token_only * _class_block_macs(arch),
+        patch_embed=arch.num_patches * _patch_values(arch) * d,
+        linears=sum(tokens) * (4 * d**2 + 2 * d * arch.mlp_hidden),
+        attention=2 * pairs * d,
+        head_mixing=2 * pairs * arch.num_heads**2 if arch.talking_heads else 0,
+        class_attention=arch.class_blocks * _class_block_macs(arch),
         head=d * arch.num_classes,
     )
 
@@ -90,6 +94,7 @@ def count_params(arch: Architecture) -> ParamCount:
     With d the width, m the hidden width, H the heads and N the patches: a self-attention block has
     3 d² + 3 d (qkv), d² + d (projection), 2 (H² + H) (head mixing), 2 d m + m + d (feed-forward), 4 d (norms) and 2 d
     (LayerScale); a class-attention block the same with q, k, v apart (again 3 d² + 3 d) and without the head mixing.
+    What a variant lacks is not counted; Fixup adds a number for each linear layer and activation.
 
     Args:
         arch: For example ``architecture("cait_m48_448")``.
@@ -97,15 +102,34 @@ def count_params(arch: Architecture) -> ParamCount:
     Returns:
         Parameters per component; ``.total`` is the number in the paper, which counts at resolution 224.
     """
-    d, hidden, heads = arch.embed_dim, arch.mlp_hidden, arch.num_heads
-    class_block = 4 * (d**2 + d) + 2 * d * hidden + hidden + d + 4 * d + 2 * d
-    block = class_block + 2 * (heads**2 + heads)
+    d, heads = arch.embed_dim, arch.num_heads
+    shift = int(arch.branch.has_shifts)
+    mixing = 2 * (heads**2 + heads) if arch.talking_heads else 0
+    attention, mlp = 4 * (d**2 + d) + _around_branch(arch), _mlp_params(arch) + _around_branch(arch)
+    class_mlp = mlp if arch.class_attention_mlp else 0
     return ParamCount(
-        embeddings=(_patch_values(arch) + 1) * d + d + arch.num_patches * d,
-        blocks=arch.depth * block,
-        class_attention=arch.depth_token_only * class_block,
-        head=2 * d + (d + 1) * arch.num_classes,
+        embeddings=(_patch_values(arch) + 1) * d + (d if arch.has_class_token else 0) + arch.num_positions * d,
+        blocks=arch.depth * (attention + 2 * shift + mixing + mlp),
+        class_attention=arch.class_blocks * (attention + 4 * shift + class_mlp),
+        head=(2 * d if arch.branch.norm else 0) + (d + 1) * arch.num_classes + shift,
     )
+
+
+def _mlp_params(arch: Architecture) -> int:
+    d, hidden = arch.embed_dim, arch.mlp_hidden
+    return 2 * d * hidden + hidden + d + (3 if arch.branch.has_shifts else 0)
+
+
+def _around_branch(arch: Architecture) -> int:
+    """The norm before a branch and the scale after it."""
+    scale = {"none": 0, "scalar": 1, "channel": arch.embed_dim}[arch.branch.scale]
+    return (2 * arch.embed_dim if arch.branch.norm else 0) + scale
+
+
+def _tokens_by_block(arch: Architecture) -> list[int]:
+    """Tokens in each self-attention block."""
+    joins = {"from_start": 0, "inserted": arch.insert_class_token_at}.get(arch.class_token)
+    return [arch.num_patches + int(joins is not None and i >= joins) for i in range(arch.depth)]
 
 
 def _patch_values(arch: Architecture) -> int:
@@ -116,4 +140,5 @@ def _patch_values(arch: Architecture) -> int:
 def _class_block_macs(arch: Architecture) -> int:
     """One class-attention block: k, v for N + 1 tokens, everything else for the class token alone."""
     n, d = arch.num_patches + 1, arch.embed_dim
-    return 2 * n * d**2 + 2 * d**2 + 2 * n * d + 2 * d * arch.mlp_hidden
+    mlp = 2 * d * arch.mlp_hidden if arch.class_attention_mlp else 0
+    return 2 * n * d**2 + 2 * d**2 + 2 * n * d + mlp

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cait_dist.models import Cait, create_model
 from cait_dist.models.layers import StreamNorm
-from cait_dist.models.residual import layer_scale_residual
+from cait_dist.models.residual import add_branch
 
 SMALL = {"image_size": 64, "depth": 4, "num_classes": 7, "layer_scale_init": 1e-6}
 
@@ -102,9 +102,9 @@ def test_layer_scale_multiplies_in_the_dtype_of_the_stream():
     torch.manual_seed(0)
     branch, gamma = torch.randn(2, 5, 8).bfloat16(), torch.rand(8).bfloat16().requires_grad_()
     keep = torch.tensor([True, False])
-    y = layer_scale_residual(torch.zeros(2, 5, 8), lambda _: branch, gamma, None, 0.0)
+    y = add_branch(torch.zeros(2, 5, 8), lambda _: branch, gamma, None, 0.0)
     assert torch.equal(y, gamma.float() * branch.float())
-    y = layer_scale_residual(torch.zeros(2, 5, 8), lambda _: branch, gamma, keep, 0.3)
+    y = add_branch(torch.zeros(2, 5, 8), lambda _: branch, gamma, keep, 0.3)
     torch.testing.assert_close(y[0], gamma.float() * branch[0].float() / 0.7, rtol=1e-6, atol=0)
 
 

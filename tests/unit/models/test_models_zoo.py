@@ -55,10 +55,21 @@ def test_parameter_counts(variant):
      ("m24", 1e-5), ("m36", 1e-6), ("m48", 1e-6)],
 )  # fmt: skip
 def test_layer_scale_starts_at_the_variants_value(variant, value):
-    model = create_model(f"cait_{variant}_224", image_size=32, depth=1)
+    assert architecture(f"cait_{variant}_224").layer_scale_init == value
+    model = create_model(f"cait_{variant}_224", image_size=32, depth=1, layer_scale_init=value)
     gammas = [p for name, p in model.named_parameters() if "gamma" in name]
     assert len(gammas) == 2 * (1 + 2)
     assert all(torch.equal(g, torch.full_like(g, value)) for g in gammas)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "value"),
+    [("xxs24", 1, 0.1), ("xxs24", 18, 0.1), ("xxs24", 19, 1e-5), ("s36", 24, 1e-5), ("s24", 25, 1e-6),
+     ("xxs24", 36, 1e-6), ("xxs36", 36, 1e-5), ("m48", 48, 1e-6), ("xxs36", None, 1e-5)],
+)  # fmt: skip
+def test_at_another_depth_layer_scale_starts_by_the_papers_rule(name, depth, value):
+    assert architecture(f"cait_{name}_224", depth=depth).layer_scale_init == value
+    assert architecture(f"cait_{name}_224", depth=depth, layer_scale_init=0.3).layer_scale_init == 0.3
 
 
 def test_overrides_change_the_network_and_none_keeps_the_variant():
