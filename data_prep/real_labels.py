@@ -21,7 +21,8 @@ from .plan import Plan
 
 REAL_FILE = "real.json"
 SPLIT = "val"
-_MAX_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
+_EXPECTED = "expected a JSON list with a list of labels per image"
 _NUMBER = re.compile(r".*ILSVRC2012_val_(\d{8})", re.DOTALL)
 
 
@@ -80,18 +81,34 @@ def read_real_labels(path: Path, plan: Plan) -> RealLabels:
 
 
 def _parse(path: Path, num_classes: int) -> tuple[tuple[int, ...], ...]:
-    expected = "expected a JSON list with a list of labels per image"
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataPrepError(f"{path}: has more than {_MAX_BYTES:,} bytes; {expected}")
-        entries = json.loads(path.read_bytes())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataPrepError(f"{path}: cannot be read ({error}); {expected}") from None
+        if path.stat().st_size > MAX_BYTES:
+            raise DataPrepError(f"{path}: has more than {MAX_BYTES:,} bytes; {_EXPECTED}")
+        return parse_labels(path.read_bytes(), path, num_classes)
+    except OSError as error:
+        raise DataPrepError(f"{path}: cannot be read ({error}); {_EXPECTED}") from None
+
+
+def parse_labels(raw: bytes, place: Path | str, num_classes: int) -> tuple[tuple[int, ...], ...]:
+    """The labels in the content of such a file.
+
+    Args:
+        raw: JSON.
+        place: where it comes from, for messages.
+        num_classes: labels are below it.
+
+    Raises:
+        DataPrepError: if it is something else.
+    """
+    try:
+        entries = json.loads(raw)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataPrepError(f"{place}: cannot be read ({error}); {_EXPECTED}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, list) for entry in entries):
-        raise DataPrepError(f"{path}: is something else; {expected}")
+        raise DataPrepError(f"{place}: is something else; {_EXPECTED}")
     for number, entry in enumerate(entries):
         if not all(type(label) is int and 0 <= label < num_classes for label in entry):
-            raise DataPrepError(f"{path}: entry {number} is {entry}; labels are numbers from 0 to {num_classes - 1}")
+            raise DataPrepError(f"{place}: entry {number} is {entry}; labels are numbers from 0 to {num_classes - 1}")
     return tuple(map(tuple, entries))
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from .section import Section, UserPath
 
@@ -14,6 +14,12 @@ class EvaluationSet(Section):
     name: str = Field("val", description="prefix of its metrics: NAME/top1")
     split: str = Field("val", description="split of the data")
     path: UserPath | None = Field(None, description="folder of the data, e.g. of ImageNet-V2; null: data.path")
+    kind: Literal["top1", "real"] = Field(
+        "top1", description="top1: the split's labels are right; real: any of ReaL's, from real.json beside the shards"
+    )
+    subset: UserPath | None = Field(
+        None, description="file with a number per line: the model's output that is the set's class 0, 1, …; null: all"
+    )
 
     @field_validator("name")
     @classmethod
@@ -21,6 +27,12 @@ class EvaluationSet(Section):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError("must be letters, digits, '_' and '-'")
         return name
+
+    @model_validator(mode="after")
+    def _labels_are_of_one_kind(self) -> "EvaluationSet":
+        if self.kind == "real" and self.subset is not None:
+            raise ValueError(f"set '{self.name}' cannot be of kind 'real' and have a subset: leave one of them out")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -30,6 +42,9 @@ class EvaluationConfig(Section):
     batch: int = Field(64, ge=1, description="images per rank and forward pass")
     crop_ratio: float = Field(1.0, gt=0, le=1, description="centre crop over short side (CaiT: 1.0, DeiT: 0.875)")
     weights: tuple[Literal["raw", "ema"], ...] = Field(("raw",), min_length=1, description="raw, ema or both")
+    precision: Literal["fp32"] | None = Field(
+        None, description="fp32: whatever training computes in (advised for M48); null: training.precision"
+    )
     sets: tuple[EvaluationSet, ...] = Field((EvaluationSet(),), description="the sets; may be empty")
 
     @field_validator("sets")

@@ -2,5 +2,6 @@
 
 from .accuracy import Accuracy, CountingError, count_correct
 from .answers import Answers
+from .judges import Judge, OneLabel, SeveralLabels, Verdict
 
-__all__ = ["Accuracy", "Answers", "CountingError", "count_correct"]
+__all__ = ["Accuracy", "Answers", "CountingError", "Judge", "OneLabel", "SeveralLabels", "Verdict", "count_correct"]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from cait_dist.data.loader import EvalBatch
 
 from .answers import Answers
+from .judges import Judge, OneLabel, Verdict
 
 
 class CountingError(RuntimeError):
@@ -22,12 +22,21 @@ class CountingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Result over a whole set; ``top1`` and ``top5`` in percent, ``loss`` the mean cross-entropy."""
+    """Result over a whole set.
+
+    Attributes:
+        top1: in percent.
+        top5: in percent; None where it is not defined, as with several labels per image.
+        loss: mean over the images that count.
+        count: images that count.
+        excluded: images that do not, for want of a label.
+    """
 
     top1: float
-    top5: float
+    top5: float | None
     loss: float
     count: int
+    excluded: int = 0
 
 
 @torch.no_grad()
@@ -39,6 +48,7 @@ def count_correct(
     spare: torch.Tensor,
     reduce: Callable[[torch.Tensor], torch.Tensor],
     answers: Answers | None = None,
+    judge: Judge | None = None,
 ) -> Accuracy:
     """Run the model over this rank's batches and add the counts of all ranks. Collective.
 
@@ -50,33 +60,45 @@ def count_correct(
         spare: (1, 3, H, W), what a rank that ran out of images feeds the model
         reduce: sums a tensor over all ranks
         answers: filled with what the model says about each image, on every rank
+        judge: says what is right; None for the labels of the split
 
     Raises:
-        CountingError: when the ranks together did not count ``total`` images
+        CountingError: when the ranks together did not see ``total`` images
     """
-    sums = torch.zeros(4, dtype=torch.float64)
+    judge = judge or OneLabel()
+    sums = torch.zeros(6, dtype=torch.float64)
     for batch in _fill_up(batches, rounds):
         logits = forward(spare if batch is None else batch.images).float()
         if batch is not None:
-            sums += _count(logits, batch, answers).cpu()
-    top1, top5, loss, count = reduce(sums).tolist()
-    if count != total:
-        raise CountingError(f"the set holds {total} images, but {count:.0f} were counted")
+            verdict = judge(logits, batch)
+            sums += _sums(verdict).cpu()
+            if answers is not None:
+                answers.note(batch.ids, verdict)
+    top1, top5, judged_five, loss, count, excluded = reduce(sums).tolist()
+    if count + excluded != total:
+        apart = f", {excluded:.0f} of them without a label" if excluded else ""
+        raise CountingError(f"the set holds {total} images, but {count + excluded:.0f} were counted{apart}")
     if answers is not None:
         answers.merge(reduce)
-    return Accuracy(100 * top1 / count, 100 * top5 / count, loss / count, int(count))
+    return Accuracy(
+        100 * top1 / count, 100 * top5 / count if judged_five else None, loss / count, int(count), int(excluded)
+    )
 
 
-def _count(logits: torch.Tensor, batch: EvalBatch, answers: Answers | None) -> torch.Tensor:
-    """Sums over the batch, (4,): top-1 correct, top-5 correct, cross-entropy, images."""
-    labels = batch.labels.to(logits.device)
-    best = logits.topk(min(5, logits.shape[1])).indices
-    losses = F.cross_entropy(logits.double(), labels, reduction="none")
-    if answers is not None:
-        answers.note(batch.ids, labels, best[:, 0], losses)
-    correct = best == labels[:, None]
+def _sums(verdict: Verdict) -> torch.Tensor:
+    """Over the batch, (6,): right, right among five, judged so, losses, images that count and that do not."""
+    counted = verdict.counted
+    five = verdict.among_five
+    none = counted.new_zeros(()).double()
     return torch.stack(
-        [correct[:, 0].sum().double(), correct.sum().double(), losses.sum(), losses.new_tensor(len(labels))]
+        [
+            (verdict.right & counted).sum().double(),
+            none if five is None else (five & counted).sum().double(),
+            none if five is None else counted.sum().double(),
+            verdict.losses[counted].sum(),
+            counted.sum().double(),
+            (~counted).sum().double(),
+        ]
     )
 
 

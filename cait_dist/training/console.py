@@ -25,9 +25,11 @@ class EvaluationTable:
         if not self._header_shown:
             self._header_shown = True
             self._say(f"{'epoch':>8} {'set':<10} {'weights':<8} {'top-1':>8} {'top-5':>8} {'loss':>8} {'images':>8}")
+        top5 = "" if accuracy.top5 is None else f"{accuracy.top5:.2f}%"
+        apart = f" (and {accuracy.excluded} without a label)" if accuracy.excluded else ""
         self._say(
-            f"{epoch:8.2f} {name:<10} {weights:<8} {accuracy.top1:7.2f}% {accuracy.top5:7.2f}%"
-            f" {accuracy.loss:8.4f} {accuracy.count:8d}"
+            f"{epoch:8.2f} {name:<10} {weights:<8} {accuracy.top1:7.2f}% {top5:>8}"
+            f" {accuracy.loss:8.4f} {accuracy.count:8d}{apart}"
         )
 
 

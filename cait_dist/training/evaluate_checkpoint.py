@@ -7,19 +7,21 @@ and products, the same count. Neither DeepSpeed nor a process group is needed fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from cait_dist.augment.normalize import Normalize
 from cait_dist.config import RunConfig
 from cait_dist.config.evaluation import EvaluationSet
+from cait_dist.evaluation import Answers
 from cait_dist.models import Cait
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.tracking.run_directory import timestamp
 
 from .checkpoint import read_weights
 from .checkpoint_files import Checkpoint, CheckpointError
+from .evaluate_precisely import evaluation_precision, products_in_fp32
 from .evaluation_record import Question, Result
 from .evaluation_sets import OpenSet, open_set
 from .export import KINDS
@@ -62,14 +64,14 @@ class Evaluator:
         """
         known = num_classes_of(checkpoint)
         for chosen in self._sets:
-            if chosen.num_classes > known:
+            if chosen.truth.num_classes > known:
                 raise CheckpointError(
-                    f"set '{chosen.name}' has {chosen.num_classes} classes, but the model of {checkpoint.path}"
+                    f"set '{chosen.name}' {chosen.truth.because}, but the model of {checkpoint.path}"
                     f" distinguishes {known}: leave it out with --set"
                 )
 
-    def measure(self, checkpoint: Checkpoint, wanted: Sequence[Question]) -> Iterator[Result]:
-        """Answer questions about a checkpoint, each as soon as it is known.
+    def measure(self, checkpoint: Checkpoint, wanted: Sequence[Question]) -> Iterator[tuple[Result, Answers]]:
+        """Answer questions about a checkpoint, each as soon as it is known, and tell what was said about each image.
 
         Raises:
             CheckpointError: if the checkpoint is damaged, or holds no weights of that kind
@@ -82,9 +84,10 @@ class Evaluator:
             if sets:
                 model = self._loaded(checkpoint, weights)
             for chosen in sets:
+                answers = Answers(chosen.num_samples)
                 with self._arithmetic():
-                    accuracy = chosen.measure(lambda images: model(self._view(images)), _alone)  # noqa: B023
-                yield Result(self._question(chosen, weights), accuracy, self._code, timestamp())
+                    accuracy = chosen.measure(lambda images: model(self._view(images)), _alone, answers)  # noqa: B023
+                yield Result(self._question(chosen, weights), accuracy, self._code, timestamp()), answers
 
     def _question(self, chosen: OpenSet, weights: str) -> Question:
         config = self._config
@@ -94,11 +97,15 @@ class Evaluator:
             data=chosen.digest,
             image_size=chosen.image_size,
             crop_ratio=config.evaluation.crop_ratio,
-            precision=config.training.precision,
+            precision=evaluation_precision(config),
         )
 
-    def _arithmetic(self) -> AbstractContextManager[None]:
-        return linear_as_at_stage_3() if self._config.training.zero.stage == 3 else nullcontext()
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        config = self._config
+        as_trained = linear_as_at_stage_3() if config.training.zero.stage == 3 else nullcontext()
+        with as_trained, products_in_fp32() if config.evaluation.precision == "fp32" else nullcontext():
+            yield
 
     def _view(self, images: torch.Tensor) -> torch.Tensor:
         return self._normalize(images.to(self._device, non_blocking=True))
@@ -111,7 +118,7 @@ class Evaluator:
         return self._model
 
     def _build(self, num_classes: int) -> Cait:
-        training = self._config.training
+        training = self._config.training.model_copy(update={"precision": evaluation_precision(self._config)})
         model = build_model(self._config.model, num_classes).to(self._device, parameter_dtype(training)).eval()
         if uses_autocast(training):
             autocast_forward(model, self._device)

@@ -11,7 +11,7 @@ from cait_dist.tracking.run_directory import read_json
 from .checkpoint_files import Checkpoint, CheckpointError, list_checkpoints, open_checkpoint
 from .console import EvaluationTable
 from .evaluate_checkpoint import Evaluator
-from .evaluation_record import EVALUATIONS, Result, add_result, read_results
+from .evaluation_record import EVALUATIONS, Result, add_result, read_results, save_answers
 from .evaluation_request import (
     EvaluationError,
     Request,
@@ -101,7 +101,9 @@ class Evaluation:
             if question in known:
                 self._known += 1
                 self._show(checkpoint, known[question])
-        for result in self._evaluator.measure(checkpoint, missing) if missing else ():
+        for result, answers in self._evaluator.measure(checkpoint, missing) if missing else ():
+            # First the answers: what is known is not measured again, so they would stay missing.
+            save_answers(self.run_dir, checkpoint, result.question, answers)
             add_result(self.run_dir, checkpoint, result)
             self._measured += 1
             self._show(checkpoint, result)

@@ -2,7 +2,8 @@
 
 A file belongs to one checkpoint, whose digest it names, and holds a result for each set and kind of weights. A result
 says how it was obtained; the same is not measured twice, and what was measured on another checkpoint of the same step,
-on other images or in another view of them counts for nothing.
+on other images or in another view of them counts for nothing. What was said about each image lies beside it, in
+``step-00001234/SET-WEIGHTS.npz``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cait_dist.evaluation import Accuracy
+from cait_dist.evaluation import Accuracy, Answers
 from cait_dist.tracking.run_directory import read_json
 
 from .checkpoint_files import Checkpoint
@@ -31,7 +32,7 @@ class Question:
     Attributes:
         set: name of the set.
         weights: ``raw`` or ``ema``.
-        data: digest of the images.
+        data: digest of the images and of what is right about them.
         image_size: in pixels.
         crop_ratio: centre crop over short side.
         precision: of the matrix products.
@@ -85,6 +86,18 @@ def add_result(run_dir: Path, checkpoint: Checkpoint, result: Result) -> None:
     _replace(path, {"step": checkpoint.step, "checkpoint": checkpoint.digest, "results": entries})
 
 
+def save_answers(run_dir: Path, checkpoint: Checkpoint, question: Question, answers: Answers) -> None:
+    """Keep what was said about each image, in place of what was said when it was asked for in another view."""
+    view = {key: value for key, value in asdict(question).items() if key in ("image_size", "crop_ratio", "precision")}
+    path = answers_path(run_dir, checkpoint.step, question)
+    answers.save(path, checkpoint.step, question.data, {**view, "checkpoint": checkpoint.digest})
+
+
+def answers_path(run_dir: Path, step: int, question: Question) -> Path:
+    """Where the answers about each image lie."""
+    return run_dir / EVALUATIONS / f"step-{step:08d}" / f"{question.set}-{question.weights}.npz"
+
+
 def _entry_of(result: Result) -> dict[str, Any]:
     return asdict(result.question) | asdict(result.accuracy) | {"code": dict(result.code), "time": result.time}
 
@@ -96,7 +109,8 @@ def _result_of(entry: dict[str, Any]) -> Result:
 
 
 def _pick(entry: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    return {key: entry[key] for key in keys}
+    # What is not there was not yet known when it was written, and has a default.
+    return {key: entry[key] for key in keys if key in entry}
 
 
 def _replace(path: Path, content: dict[str, Any]) -> None:

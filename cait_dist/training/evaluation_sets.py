@@ -5,6 +5,8 @@ Who trains and who evaluates a checkpoint later open and measure them here, so t
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,10 +15,30 @@ import torch
 from cait_dist.config import RunConfig
 from cait_dist.config.evaluation import EvaluationSet
 from cait_dist.data.loader import EvalLoader
-from cait_dist.data.reader_webdataset import open_split
-from cait_dist.evaluation import Accuracy, Answers, count_correct
+from cait_dist.data.reader_ffcv import FfcvReader
+from cait_dist.data.reader_webdataset import WebDatasetReader, open_split
+from cait_dist.data.true_labels import read_real_labels, read_subset
+from cait_dist.evaluation import Accuracy, Answers, Judge, OneLabel, SeveralLabels, count_correct
 
 TensorFunction = Callable[[torch.Tensor], torch.Tensor]
+Reader = WebDatasetReader | FfcvReader
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is right in a set.
+
+    Attributes:
+        judge: says it.
+        num_classes: that the model must distinguish to be asked.
+        because: of what in the set, for messages.
+        digest: identity of the images and of what is right about them.
+    """
+
+    judge: Judge
+    num_classes: int
+    because: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -27,17 +49,20 @@ class OpenSet:
         name: prefix of its metrics.
         loader: reads this rank's part.
         num_samples: images of the whole set.
-        num_classes: that its labels distinguish.
-        digest: identity of its content.
+        truth: what is right in it.
         image_size: side of the images in pixels.
     """
 
     name: str
     loader: EvalLoader
     num_samples: int
-    num_classes: int
-    digest: str
+    truth: Truth
     image_size: int
+
+    @property
+    def digest(self) -> str:
+        """Identity of the images and of what is right about them."""
+        return self.truth.digest
 
     def measure(self, forward: TensorFunction, reduce: TensorFunction, answers: Answers | None = None) -> Accuracy:
         """Count over the whole set. Collective.
@@ -48,16 +73,17 @@ class OpenSet:
             answers: filled with what the model says about each image
         """
         spare = torch.zeros((1, 3, self.image_size, self.image_size), dtype=torch.uint8)
-        return count_correct(forward, self.loader, self.loader.rounds, self.num_samples, spare, reduce, answers)
+        rounds, judge = self.loader.rounds, self.truth.judge
+        return count_correct(forward, self.loader, rounds, self.num_samples, spare, reduce, answers, judge)
 
 
 def open_set(config: RunConfig, chosen: EvaluationSet, image_size: int, rank: int = 0, world_size: int = 1) -> OpenSet:
     """Open one set as the configuration says.
 
     Raises:
-        DataError: if there is no such split, or it cannot be read
+        DataError: if there is no such split, or it or what says what is right in it cannot be read
     """
-    reader = open_split(chosen.path or config.data.path, chosen.split, config.data.format, config.data.remote)
+    reader, truth = open_truth(config, chosen)
     loader = EvalLoader(
         reader,
         image_size=image_size,
@@ -67,4 +93,28 @@ def open_set(config: RunConfig, chosen: EvaluationSet, image_size: int, rank: in
         world_size=world_size,
         workers=config.data.workers,
     )
-    return OpenSet(chosen.name, loader, reader.num_samples, reader.num_classes, reader.digest, image_size)
+    return OpenSet(chosen.name, loader, reader.num_samples, truth, image_size)
+
+
+def open_truth(config: RunConfig, chosen: EvaluationSet) -> tuple[Reader, Truth]:
+    """The images of a set and what is right about them; no image is read.
+
+    Raises:
+        DataError: if they cannot be had, or do not belong together
+    """
+    place = chosen.path or config.data.path
+    reader = open_split(place, chosen.split, config.data.format, config.data.remote)
+    classes, has_classes = reader.num_classes, f"has {reader.num_classes} classes"
+    if chosen.kind == "real":
+        labels = read_real_labels(place, chosen.split, reader.num_samples, classes, config.data.remote)
+        return reader, Truth(SeveralLabels(labels), classes, has_classes, _digest(reader, "real", labels))
+    if chosen.subset is not None:
+        outputs = read_subset(chosen.subset, classes)
+        because = f"asks of output {max(outputs)} (in {chosen.subset}, counted from 0)"
+        return reader, Truth(OneLabel(outputs), max(outputs) + 1, because, _digest(reader, "subset", outputs))
+    return reader, Truth(OneLabel(), classes, has_classes, reader.digest)
+
+
+def _digest(reader: Reader, kind: str, content: object) -> str:
+    """Another one than that of the images, as the same images with other labels are another set."""
+    return hashlib.sha256(json.dumps([reader.digest, kind, content]).encode()).hexdigest()

@@ -6,10 +6,10 @@ from cait_dist.config import RunConfig
 from cait_dist.config.model import ModelConfig
 from cait_dist.data.cache_needs import check_cache
 from cait_dist.data.errors import CacheError, RemoteError
-from cait_dist.data.reader_webdataset import open_split
 from cait_dist.models import Cait, create_model
 from cait_dist.models.weights import load_weights
 
+from .evaluation_sets import open_truth
 from .plan import CannotStartError, Plan, make_plan
 
 
@@ -61,14 +61,13 @@ def _evaluation_problems(config: RunConfig, plan: Plan | None) -> list[str]:
     problems = []
     for index, chosen in enumerate(config.evaluation.sets):
         try:
-            place = chosen.path or config.data.path
-            classes = open_split(place, chosen.split, config.data.format, config.data.remote).num_classes
+            _, truth = open_truth(config, chosen)
         except ValueError as error:
             problems.append(f"'evaluation.sets.{index}': {error}")
             continue
-        if plan is not None and classes > plan.num_classes:
+        if plan is not None and truth.num_classes > plan.num_classes:
             problems.append(
-                f"'evaluation.sets.{index}': {classes} classes, but the model distinguishes {plan.num_classes}"
+                f"'evaluation.sets.{index}': {truth.because}, but the model distinguishes {plan.num_classes}"
             )
     return problems
 

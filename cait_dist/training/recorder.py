@@ -59,8 +59,9 @@ class Recorder:
     def evaluation(self, step: int, name: str, weights: str, accuracy: Accuracy) -> None:
         """Record the result on one set; the weights' moving average has metrics of its own."""
         prefix = name if weights == "raw" else f"{name}_{weights}"
-        values = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
-        self._metrics.append(step, time.time(), {f"{prefix}/{key}": value for key, value in values.items()})
+        found = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+        values = {f"{prefix}/{key}": value for key, value in found.items() if value is not None}
+        self._metrics.append(step, time.time(), values)
         self._console.evaluation(self._calendar.epoch_of(step), name, weights, accuracy)
 
     def commit(self, step: int) -> None:

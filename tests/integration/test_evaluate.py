@@ -10,16 +10,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from training_command import CAIT, start, train
 
+from cait_dist.augment.normalize import Normalize
+from cait_dist.config import load_config
+from cait_dist.data.crop import eval_view
+from cait_dist.data.reader_webdataset import open_split
 from cait_dist.errors import is_for_user
 from cait_dist.tracking.metrics import read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, read_json
 from cait_dist.training import evaluate_run
+from cait_dist.training.checkpoint import read_weights
 from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.evaluate_run import Evaluation
 from cait_dist.training.evaluation_request import Request
+from cait_dist.training.plan import CannotStartError
+from cait_dist.training.preflight import initial_model, preflight
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +79,10 @@ def recorded(run: RunDirectory) -> dict[tuple[int, str, str], dict[str, Any]]:
     return {(c["step"], entry["set"], entry["weights"]): entry for c in contents for entry in c["results"]}
 
 
+def percent(right: Any) -> float:
+    return 100 * float(np.mean(right))
+
+
 def while_training(run: RunDirectory, step: int, name: str, weights: str) -> dict[str, float]:
     prefix = f"{name}_ema/" if weights == "ema" else f"{name}/"
     row = next(row for row in read_metrics(run) if row["step"] == step and f"{prefix}loss" in row)
@@ -114,6 +128,84 @@ def test_a_file_says_what_it_is_of(run: RunDirectory) -> None:
     assert entry["code"]["version"]
     assert time.strptime(entry["time"], "%Y-%m-%dT%H:%M:%SZ")
     assert [entry[key] for key in ("image_size", "crop_ratio", "precision")] == [16, 1.0, "fp32"]
+
+
+def test_sets_of_every_kind_are_measured_in_fp32_if_asked_and_the_answers_kept(
+    runs: dict[str, RunDirectory], digits: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs["zero3"].path, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    run, step = RunDirectory(tmp_path / "run"), STEPS[1]
+    with np.load(run.predictions("val", "raw")) as kept:  # of training, in bf16
+        labels, predicted = kept["label"], kept["predicted"]
+    data = tmp_path / "data"
+    shutil.copytree(digits / "val", data / "val")
+    # No label, the split's and the class after it, or the class after it alone.
+    after = [(int(label) + 1) % 10 for label in labels]
+    real = [[[], [int(label), after[i]], [after[i]]][i % 3] for i, label in enumerate(labels)]
+    (data / "val" / "real.json").write_text(json.dumps(real))
+    (tmp_path / "classes.txt").write_text("\n".join(map(str, reversed(range(10)))))
+    sets = (
+        f"evaluation.sets=[{{name: val}}, {{name: real, kind: real, path: {data}}},"
+        f" {{name: few, subset: {tmp_path / 'classes.txt'}, path: {data}}}]"
+    )
+    asked = Request(run.path, weights=("raw", "ema"), overrides=(sets, "evaluation.precision=fp32"))
+    lines: list[str] = []
+    Evaluation(asked, lines.append).work()
+    found = recorded(run)
+    assert "6 measured, 0 known" in lines[-1]
+    assert {entry["precision"] for entry in found.values()} == {"fp32"}
+    assert len({entry["data"] for entry in found.values()}) == 3, "other labels are other sets"
+    for weights in ("raw", "ema"):
+        answers = {}
+        for name in ("val", "real", "few"):
+            with np.load(run.path / f"evaluations/step-{step:08d}/{name}-{weights}.npz") as kept:
+                answers[name] = dict(kept)
+                assert found[step, name, weights]["top1"] == pytest.approx(percent(kept["label"] == kept["predicted"]))
+                assert (str(kept["precision"]), int(kept["step"])) == ("fp32", step)
+                assert str(kept["digest"]) == found[step, name, weights]["data"]
+        said = answers["val"]["predicted"]
+        assert (said != predicted).mean() < 0.5, "the weights are those of the run"
+        assert answers["few"]["predicted"].tolist() == (9 - said).tolist()
+        assert answers["real"]["sample"].tolist() == [i for i in range(359) if i % 3]
+        right = [int(said[i]) in real[i] for i in range(359) if i % 3]
+        entry = found[step, "real", weights]
+        assert (entry["count"], entry["excluded"], entry["top5"]) == (239, 120, None)
+        assert entry["top1"] == pytest.approx(percent(right))
+    # The model in fp32, built by itself.
+    model, _ = initial_model(load_config(run.config).config, 10)
+    model.load_state_dict(read_weights(list_checkpoints(run.checkpoints)[-1], "ema"))
+    reader = open_split(digits, "val")
+    images = torch.stack([eval_view(reader.read(i), 16, 1.0) for i in range(359)])
+    config = load_config(run.config).config
+    with torch.no_grad():
+        logits = model.eval()(Normalize(config.augment.mean, config.augment.std)(images))
+    assert found[step, "val", "ema"]["loss"] == pytest.approx(
+        float(F.cross_entropy(logits.double(), torch.from_numpy(reader.labels))), abs=1e-6
+    )
+    before = {path: path.stat().st_mtime_ns for path in (run.path / "evaluations").rglob("*.npz")}
+    Evaluation(asked, lines.append).work()
+    assert "0 measured, 6 known" in lines[-1]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    Evaluation(Request(run.path, weights=("raw",), sets=("val",)), lines.append).work()
+    assert "1 measured, 0 known" in lines[-1], "in bf16 it is another question"
+
+
+def test_what_says_what_is_right_is_looked_at_before_any_process_starts(shared_config: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("\n".join(map(str, [*range(9), 11])))
+    sets = (
+        "evaluation.sets=[{name: a, kind: real}, {name: b, subset: /nowhere.txt},"
+        f" {{name: c, subset: {tmp_path / 'few.txt'}}}]"
+    )
+    with pytest.raises(CannotStartError) as caught:
+        preflight(load_config(shared_config, [sets]).config, 1)
+    problems = str(caught.value).splitlines()[1:]
+    assert len(problems) == 3
+    assert "'evaluation.sets.0'" in problems[0]
+    assert "val/real.json" in problems[0]
+    assert "cait prep … --real" in problems[0]
+    assert "'evaluation.sets.1': /nowhere.txt: cannot be read" in problems[1]
+    assert "asks of output 11" in problems[2]
+    assert "the model distinguishes 10" in problems[2]
 
 
 def test_nothing_is_measured_twice(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +338,18 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no such split": ({"overrides": ("evaluation.sets=[{split: tset}]",)}, ["tset"]),
     "no data": ({"overrides": ("data.path=/nowhere",)}, ["/nowhere"]),
     "no sets": ({"overrides": ("evaluation.sets=[]",)}, ["evaluation.sets", "empty"]),
+    "no ReaL labels": (
+        {"overrides": ("evaluation.sets=[{name: real, kind: real}]",)},
+        ["val/real.json", "cannot be read", "cait prep"],
+    ),
+    "no list of classes": (
+        {"overrides": ("evaluation.sets=[{subset: /nowhere.txt}]",)},
+        ["/nowhere.txt", "a line per class", "leave subset out"],
+    ),
+    "two kinds of labels": (
+        {"overrides": ("evaluation.sets=[{kind: real, subset: a}]",)},
+        ["set 'val'", "leave one of them out"],
+    ),
     "a setting that is none": ({"overrides": ("evaluation.crop=1",)}, ["evaluation.crop"]),
 }
 
