@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def _record(options: argparse.Namespace, results: dict[str, Any]) -> dict[str, A
         "command": shlex.join(["python", *sys.argv]),
         **describe_code(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "hardware": f"{_processor()}, {os.cpu_count()} cores",
         "load_average": os.getloadavg(),
         "runs": options.runs,
         "metrics": options.metrics,
@@ -129,6 +130,11 @@ def _record(options: argparse.Namespace, results: dict[str, Any]) -> dict[str, A
         "distinct_files": min(options.distinct, options.runs),
         "results": results,
     }
+
+
+def _processor() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found.group(1) if found else platform.machine()
 
 
 def _options() -> argparse.Namespace:
