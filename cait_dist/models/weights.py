@@ -1,4 +1,4 @@
-"""Weights on disk: published files in, ours out, both under the names that timm and deit use.
+"""Weights on disk: published files in, ours out, both under the names that timm and deit use where they can.
 
 Three kinds of file are read. timm and this project write ``.safetensors`` with plain names. The authors (deit) publish
 ``.pth`` with the state dict under ``model`` and every name prefixed ``module.``. Other ``.pth`` may hold the state dict
@@ -7,6 +7,9 @@ itself. What happens to the tensors is the same for all:
 - the position embedding is resized if the model takes images of another resolution;
 - the head is dropped if it has another number of classes, and the report says so;
 - anything else that does not fit is an error that names what does not.
+
+timm and deit know CaiT, and the plain vision transformers that the paper compares it with; other variants are written
+for this project alone, on request.
 
 A ``.pth`` file is a pickle, a small program. It is read with ``weights_only``, which refuses to run one.
 """
@@ -27,12 +30,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .architecture import Architecture
 from .layers import stream_dtype
 
 _PREFIX = "module."
 _WRAPPERS = ("model", "state_dict")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-_SUFFIX_OF_FORMAT = {"timm": ".safetensors", "deit": ".pth"}
+_SUFFIX_OF_FORMAT = {"timm": ".safetensors", "deit": ".pth", "own": ".safetensors"}
+
+
+class NoSuchModelError(ValueError):
+    """Others have no model that could take these weights; the message says which setting it is, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -90,34 +98,62 @@ def save_weights(
     model_or_state_dict: nn.Module | Mapping[str, Tensor],
     path: str | Path,
     *,
-    format: Literal["timm", "deit"] = "timm",  # noqa: A002 - the word users will type
+    format: Literal["timm", "deit", "own"] = "timm",  # noqa: A002 - the word users will type
 ) -> None:
     """Writes weights so that timm or deit can read them; the file appears complete or not at all.
 
     Args:
-        model_or_state_dict: A model, or its state dict.
+        model_or_state_dict: A model, or its state dict. Of the latter nobody knows whether others have such a model.
         path: ``.safetensors`` for timm, ``.pth`` for deit. Folders on the way are made.
-        format: ``timm`` for safetensors with plain names, ``deit`` for a pickle ``{"model": {"module.…": tensor}}``.
+        format: ``timm`` for safetensors with plain names, ``deit`` for a pickle ``{"model": {"module.…": tensor}}``;
+            ``own`` as timm's, for variants that only this project has.
 
     Raises:
+        NoSuchModelError: If timm or deit has no such model.
         ValueError: If the format is unknown or the file name does not end as the format asks.
     """
     path = Path(path)
     if (suffix := _SUFFIX_OF_FORMAT.get(format)) is None:
-        raise ValueError(f"unknown format {format!r}; choose 'timm' (.safetensors) or 'deit' (.pth)")
+        raise ValueError(f"unknown format {format!r}; choose 'timm' or 'own' (.safetensors) or 'deit' (.pth)")
     if path.suffix != suffix:
         raise ValueError(
             f"format {format!r} is written to a {suffix} file, got {path}; rename it or choose the other format"
         )
+    if format != "own" and isinstance(arch := getattr(model_or_state_dict, "arch", None), Architecture):
+        refuse_foreign(arch, format)
     source = model_or_state_dict.state_dict() if isinstance(model_or_state_dict, nn.Module) else model_or_state_dict
     tensors = {name.removeprefix(_PREFIX): t.detach().cpu().contiguous() for name, t in source.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    if format == "timm":
+    if suffix == ".safetensors":
         save_file(tensors, partial, metadata={"format": "pt"})
     else:
         torch.save({"model": {_PREFIX + name: t for name, t in tensors.items()}}, partial)
     partial.replace(path)
+
+
+def refuse_foreign(arch: Architecture, whose: str = "timm") -> None:
+    """Makes sure that others have a model for such weights.
+
+    They have CaiT itself, with LayerScale, talking heads and whole class-attention blocks; and, as VisionTransformer,
+    the pre-norm network with plain heads and a class token from the start, or with average pooling.
+
+    Raises:
+        NoSuchModelError: If they have not, with the first setting that makes it so.
+    """
+    is_cait = arch.class_token == "class_attention"
+    token = f"class_token '{arch.class_token}'"
+    if arch.class_token == "inserted":
+        why = token
+    elif arch.residual != ("layer_scale" if is_cait else "pre_norm"):
+        why = f"residual '{arch.residual}' with {token}"
+    elif arch.talking_heads != is_cait:
+        why = f"talking_heads {str(arch.talking_heads).lower()} with {token}"
+    elif not arch.class_attention_mlp:
+        why = "class_attention_mlp false"
+    else:
+        return
+    raise NoSuchModelError(f"{whose} has no model with {why}; the format 'own' writes weights for this project alone")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -200,9 +236,18 @@ def _fit_positions(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -
     old, new = weights.get("pos_embed"), expected["pos_embed"]
     if old is None or old.ndim != 3 or old.shape[1] == new.shape[1]:
         return None
-    sides = math.isqrt(old.shape[1]), math.isqrt(new.shape[1])
-    weights["pos_embed"] = resize_pos_embed(old, sides[1])
+    slots = _class_slots(old)
+    if slots != _class_slots(new):
+        return None  # another design: its tensors will not fit either
+    sides = math.isqrt(old.shape[1] - slots), math.isqrt(new.shape[1] - slots)
+    weights["pos_embed"] = torch.cat((old[:, :slots], resize_pos_embed(old[:, slots:], sides[1])), dim=1)
     return sides
+
+
+def _class_slots(pos_embed: Tensor) -> int:
+    """1 where the class token has a position of its own before the patches': no two squares lie that close."""
+    positions = pos_embed.shape[1]
+    return int(math.isqrt(positions) ** 2 != positions and math.isqrt(positions - 1) ** 2 == positions - 1)
 
 
 def _drop_head(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[int, int] | None:
