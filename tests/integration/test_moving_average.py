@@ -49,6 +49,15 @@ def test_in_bf16_the_model_computes_with_the_rounded_average(results: dict[str, 
     assert results[f"bf16-{stage}-looking"]["average"] == pytest.approx(plain, abs=0.1)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_evaluation_in_fp32_computes_with_the_average_as_it_is(results: dict[str, Any], stage: str) -> None:
+    plain = results["fp32-z0-looking"]["plain_average"]
+    assert results[f"fp32-{stage}-looking"]["average_in_fp32"] == pytest.approx(plain, abs=1e-5)
+    exact, rounded = (results[f"bf16-{stage}-looking"][key] for key in ("average_in_fp32", "average"))
+    assert exact == pytest.approx(rounded, abs=0.1)
+    assert exact != pytest.approx(rounded, abs=1e-3), "it was computed in bf16"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_training_goes_on_as_if_nobody_had_looked(results: dict[str, Any], stage: str, precision: str) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
-from cait_dist.config import load_config
+from cait_dist.config import RunConfig, load_config
 from cait_dist.data.loader import MicroBatch, TrainLoader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
 from cait_dist.training.checkpoint import load_checkpoint, save_checkpoint
 from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.ema import MovingAverage
+from cait_dist.training.evaluate_precisely import model_to_evaluate
 from cait_dist.training.health import HealthCheck
 from cait_dist.training.optimizer import set_learning_rate
 from cait_dist.training.parallel import parallelize
@@ -60,6 +61,7 @@ class Case:
         self.start = self.load()
         self.plain = PlainAverage(model, training.ema_decay or 0.5) if training.zero.stage == 0 else None
         self.average: list[float] = []
+        self.average_in_fp32: list[float] = []
         self.seen: list[tuple[int, int]] = []
 
     def run(self) -> dict[str, Any]:
@@ -84,6 +86,7 @@ class Case:
             "ids": self.gather_ids(),
             "weights": self.digest(),
             "average": self.average,
+            "average_in_fp32": self.average_in_fp32,
             "plain_average": self.plain.logits(self.engine.module, self.plan.image_size) if self.plain else None,
         }
 
@@ -101,16 +104,18 @@ class Case:
         if self.plain:
             self.plain.update(self.engine.module)
         if self.case.get("look_at_average"):
-            self.average = self.look_at_average()
+            self.average = self.look_at_average(self.config)
+            fp32 = self.config.evaluation.model_copy(update={"precision": "fp32"})
+            self.average_in_fp32 = self.look_at_average(self.config.model_copy(update={"evaluation": fp32}))
         last = self.start + self.case["steps"]
         for at, folder in ((last, self.case.get("save")), self.case.get("save_at", (None, None))):
             if folder and at == step:
                 save_checkpoint(Path(folder), self.world, self.partition, self.ema, {"step": at}, keep=2)
 
-    def look_at_average(self) -> list[float]:
+    def look_at_average(self, config: RunConfig) -> list[float]:
         self.engine.eval()
-        with self.ema.in_place(), torch.no_grad():
-            logits: list[float] = self.engine(fixed_images(self.plan.image_size)).float().flatten().tolist()
+        with model_to_evaluate(config, self.engine, self.partition, self.ema, self.world) as model, torch.no_grad():
+            logits: list[float] = model(fixed_images(self.plan.image_size)).float().flatten().tolist()
         self.engine.train()
         return logits
 
