@@ -1,11 +1,14 @@
 """`cait train` and `cait export`: from shards to weights, on this machine."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .arguments import ConfigFile, Overrides, RunDir
+
+if TYPE_CHECKING:
+    from cait_dist.models import Architecture
 
 
 def train(
@@ -28,8 +31,36 @@ def export(
     out: Annotated[Path, typer.Option(help="file to write: .safetensors (timm's names) or .pth (deit's)")],
     weights: Annotated[str, typer.Option(help="raw or ema")] = "raw",
     step: Annotated[int | None, typer.Option(help="of the checkpoint; default: the newest")] = None,
+    fold: Annotated[
+        bool, typer.Option(help="fold LayerScale into the weights: same outputs, for model.residual=pre_norm")
+    ] = False,
+    own: Annotated[bool, typer.Option(help="write a variant that timm and deit have no model for")] = False,
 ) -> None:
     """Write the weights of a run as one file that timm and deit can load."""
+    from cait_dist.models.folding import FOLDED, fold_file, folded_architecture  # noqa: PLC0415
+    from cait_dist.models.weights import refuse_foreign  # noqa: PLC0415
     from cait_dist.training.export import export_weights  # noqa: PLC0415
 
-    typer.echo(export_weights(run_dir, out, weights, step))
+    architecture = _architecture_of(run_dir)
+    if not fold:
+        if not own:
+            refuse_foreign(architecture)
+        typer.echo(export_weights(run_dir, out, weights, step))
+        return
+    folded_architecture(architecture)
+    unfolded = out.with_name(f"unfolded-{out.name}")
+    try:
+        message = export_weights(run_dir, unfolded, weights, step)
+        fold_file(unfolded, out)
+    finally:
+        unfolded.unlink(missing_ok=True)
+    typer.echo(f"{message.replace(str(unfolded), str(out))}, LayerScale folded: load them with model.residual={FOLDED}")
+
+
+def _architecture_of(run_dir: Path) -> "Architecture":
+    from cait_dist.config import load_config  # noqa: PLC0415
+    from cait_dist.models import architecture  # noqa: PLC0415
+    from cait_dist.tracking.run_directory import RunDirectory  # noqa: PLC0415
+
+    model = load_config(RunDirectory.existing(run_dir).config).config.model
+    return architecture(model.name, **model.model_dump(exclude={"name", "init_from", "num_classes"}))

@@ -153,7 +153,9 @@ def refuse_foreign(arch: Architecture, whose: str = "timm") -> None:
         why = "class_attention_mlp false"
     else:
         return
-    raise NoSuchModelError(f"{whose} has no model with {why}; the format 'own' writes weights for this project alone")
+    raise NoSuchModelError(
+        f"{whose} has no model with {why}; the format 'own' (cait export --own) writes them for this project alone"
+    )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
