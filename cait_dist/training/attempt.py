@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -170,5 +170,12 @@ def _environment() -> dict[str, Any]:
         "host": platform.node(),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
-        **{package: version(package) for package in packages},
+        **{package: found for package in packages if (found := _version(package))},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
