@@ -57,7 +57,7 @@ def _scaled(y: Tensor, factor: Tensor | float | None, dtype: torch.dtype) -> Ten
     """The product in the wide dtype; a tensor brings it along, and the branch needs no wide copy then."""
     if isinstance(factor, Tensor):
         return factor * y
-    return y.to(dtype) if factor is None else factor * y.to(dtype)
+    return y if factor is None else factor * y.to(dtype)
 
 
 def _add_to_kept(x: Tensor, branch: Callable[[Tensor], Tensor], factor: Tensor | float, kept: Tensor) -> Tensor:
