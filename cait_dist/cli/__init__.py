@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .analyse import analyse_app
 from .bench import bench_app
 from .cluster import cluster_app
 from .compare import compare
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (prep, verify, train, launch, sweep, status, logs, cancel, evaluate, export, compare, doctor):
     app.command()(command)
+app.add_typer(analyse_app, name="analyse")
 app.add_typer(config_app, name="config")
 app.add_typer(track_app, name="track")
 app.add_typer(bench_app, name="bench")

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "cait_dist.compare": {"cait_dist.tracking", "cait_dist.config"},
     "cait_dist.planning": {"cait_dist.data", "cait_dist.augment", "cait_dist.models", "cait_dist.config"},
     "cait_dist.evaluation": {"cait_dist.data", "cait_dist.models", "cait_dist.config"},
+    "cait_dist.analysis": {"cait_dist.data", "cait_dist.models", "cait_dist.config"},
     "cait_dist.training": {
         "cait_dist.evaluation",
         "cait_dist.planning",

@@ -1,0 +1,44 @@
+"""The weights of a checkpoint, and the configuration that says what they are: what a look into a model begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from cait_dist.config import RunConfig
+
+from .checkpoint import read_weights
+from .checkpoint_files import CheckpointError
+from .evaluation_request import NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
+from .export import KINDS
+
+
+def open_weights(
+    place: Path, step: str | None = None, weights: str = "raw"
+) -> tuple[Path, RunConfig, dict[str, Tensor], int, str, str]:
+    """Read one kind of weights of one checkpoint.
+
+    Args:
+        place: a run directory, or one of its checkpoints
+        step: ``newest`` or a step; None for the newest
+        weights: ``raw`` or ``ema``
+
+    Returns:
+        run directory, configuration, whole fp32 weights by name, step, kind of weights, digest of the checkpoint
+
+    Raises:
+        ValueError: of the project's own kinds, if there is no such run, checkpoint or kind of weights
+    """
+    request = Request(place, step, (weights,))
+    run = find_run(request)
+    config = read_config(run, request)
+    kind = chosen_weights(config, request.weights)[0]
+    found = chooser(request, run)()
+    if len(found) != 1:
+        wanted = f" of step {step}" if step not in (None, NEWEST) else ""
+        raise EvaluationError(f"{place}: there is no complete checkpoint{wanted}, or more than one was asked for")
+    checkpoint = found[0]
+    if damage := checkpoint.damage():
+        raise CheckpointError(f"checkpoint {checkpoint.path} is damaged: {damage}; choose another --step")
+    return run.path, config, read_weights(checkpoint, KINDS[kind]), checkpoint.step, kind, checkpoint.digest
