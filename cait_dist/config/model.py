@@ -77,12 +77,17 @@ class ModelConfig(Section):
         if self.class_token != "inserted" and self.insert_class_token_at is not None:
             yield (
                 f"insert_class_token_at {self.insert_class_token_at} needs class_token 'inserted', but class_token is"
-                f" '{self.class_token}'"
+                f" '{self.class_token}': set it to null"
             )
-        if self.class_token != "class_attention" and (self.depth_token_only or not self.class_attention_mlp):
+        if self.class_token != "class_attention" and self.depth_token_only is not None:
             yield (
-                "depth_token_only and class_attention_mlp need class_token 'class_attention', but class_token is"
-                f" '{self.class_token}'"
+                f"depth_token_only {self.depth_token_only} needs class_token 'class_attention', but class_token is"
+                f" '{self.class_token}': set it to null"
+            )
+        if self.class_token != "class_attention" and not self.class_attention_mlp:
+            yield (
+                "class_attention_mlp false needs class_token 'class_attention', but class_token is"
+                f" '{self.class_token}': leave it true"
             )
         if self.layer_scale_init is not None and self.residual not in ("layer_scale", "scalar"):
             yield (

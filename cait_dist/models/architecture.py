@@ -127,7 +127,7 @@ class Architecture:
         elif not isinstance(at, int) or not 1 <= at < self.depth:
             raise ValueError(
                 f"class_token 'inserted' needs insert_class_token_at from 1 to {self.depth - 1} (depth {self.depth}), "
-                f"got {at!r}: before the first block it is class_token from_start"
+                f"got {at!r}; a class token before the first block is class_token from_start"
             )
 
     def _check_divisions(self) -> None:

@@ -31,16 +31,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .architecture import Architecture
+from .foreign import refuse_foreign
 from .layers import stream_dtype
 
 _PREFIX = "module."
 _WRAPPERS = ("model", "state_dict")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _SUFFIX_OF_FORMAT = {"timm": ".safetensors", "deit": ".pth", "own": ".safetensors"}
-
-
-class NoSuchModelError(ValueError):
-    """Others have no model that could take these weights; the message says which setting it is, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -130,32 +127,6 @@ def save_weights(
     else:
         torch.save({"model": {_PREFIX + name: t for name, t in tensors.items()}}, partial)
     partial.replace(path)
-
-
-def refuse_foreign(arch: Architecture, whose: str = "timm") -> None:
-    """Makes sure that others have a model for such weights.
-
-    They have CaiT itself, with LayerScale, talking heads and whole class-attention blocks; and, as VisionTransformer,
-    the pre-norm network with plain heads and a class token from the start, or with average pooling.
-
-    Raises:
-        NoSuchModelError: If they have not, with the first setting that makes it so.
-    """
-    is_cait = arch.class_token == "class_attention"
-    token = f"class_token '{arch.class_token}'"
-    if arch.class_token == "inserted":
-        why = token
-    elif arch.residual != ("layer_scale" if is_cait else "pre_norm"):
-        why = f"residual '{arch.residual}' with {token}"
-    elif arch.talking_heads != is_cait:
-        why = f"talking_heads {str(arch.talking_heads).lower()} with {token}"
-    elif not arch.class_attention_mlp:
-        why = "class_attention_mlp false"
-    else:
-        return
-    raise NoSuchModelError(
-        f"{whose} has no model with {why}; the format 'own' (cait export --own) writes them for this project alone"
-    )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from cait_dist.cli import app
 from cait_dist.models import Cait, create_model
 from cait_dist.models.folding import FoldingError, fold_file, fold_layer_scale, folded_architecture
-from cait_dist.models.weights import NoSuchModelError, load_weights, save_weights
+from cait_dist.models.foreign import NoSuchModelError
+from cait_dist.models.weights import load_weights, save_weights
 from cait_dist.planning.flops import count_params
 from cait_dist.training.checkpoint_files import CheckpointError
 
