@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 INK, FAINT = "#1f2933", "#9aa5b1"
 COLOURS = {"attention": "#2463b4", "feed-forward": "#d9622b"}
 """Blue and orange stay apart for colour-blind eyes, and in grey."""
-GAP = 1.5
-"""Between the last self-attention and the first class-attention layer."""
+CLASS_LABELS = 13
+"""So many labels of class-attention layers would fill the axis; deep networks leave each that room."""
 
 
 @contextmanager
@@ -36,6 +36,7 @@ def style() -> Iterator[None]:
         # Without a fixed salt the same values would give another file each time.
         "svg.hashsalt": "cait",
         "svg.fonttype": "path",
+        "image.composite_image": False,
     }
     with mpl.rc_context(settings):
         yield
@@ -71,8 +72,12 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def place_of(stage: str, layer: int, depth: int) -> float:
-    """Where a layer stands on the axis of layers."""
-    return layer if stage == "self-attention" else depth + GAP + layer - 1
+    """Where a layer stands on the axis of layers: class attention apart, in steps that leave room for its labels."""
+    return layer if stage == "self-attention" else depth + (layer + 0.4) * _stride(depth)
+
+
+def _stride(depth: int) -> float:
+    return max(1.0, depth / CLASS_LABELS)
 
 
 def label_layers(axes: Axes, depths: tuple[int, int]) -> None:
@@ -84,7 +89,9 @@ def label_layers(axes: Axes, depths: tuple[int, int]) -> None:
         ticks.pop(1)
     ticks |= {place_of("class-attention", n, depth): f"CA{n}" for n in range(1, class_depth + 1)}
     axes.set_xticks(list(ticks), list(ticks.values()))
-    axes.set_xlim(0.4, place_of("class-attention", class_depth, depth) + 0.6 if class_depth else depth + 0.6)
+    axes.set_xlim(
+        0.4, place_of("class-attention", class_depth, depth) + 0.6 * _stride(depth) if class_depth else depth + 0.6
+    )
     axes.set_xlabel("layer" + (" (CA: class attention)" if class_depth else ""))
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -99,7 +106,7 @@ def draw_by_layer(axes: Axes, series: Mapping[str, list[dict[str, Any]]], depth:
         depth: number of self-attention layers
     """
     for branch, layers in series.items():
-        colour, shift = COLOURS[branch], -0.09 if branch == "attention" else 0.09
+        colour, shift = COLOURS[branch], _stride(depth) * (-0.1 if branch == "attention" else 0.1)
         for stage in ("self-attention", "class-attention"):
             part = [layer for layer in layers if layer["stage"] == stage]
             if not part:
