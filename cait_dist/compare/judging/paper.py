@@ -25,6 +25,14 @@ PRETRAINED_AT = 224
 _ARCHITECTURE = ("patch_size", "embed_dim", "depth", "depth_token_only", "num_heads", "mlp_ratio")
 """Settings of the model that make another model of a variant."""
 
+_DESIGN = {
+    "residual": "layer_scale",
+    "class_token": "class_attention",
+    "class_attention_mlp": True,
+    "talking_heads": True,
+}
+"""What a published CaiT is; another design may have as many parameters."""
+
 # The authors' code and their answers in its issues: DeiT's recipe for 400 epochs, with repeated augmentation.
 _RECIPE: dict[str, Any] = {
     "training.epochs": 400,
@@ -94,9 +102,10 @@ def _image_size(run: RunData, named: str) -> int:
 
 def _changed(run: RunData, rows: list[PaperRow]) -> str:
     """Settings that make another architecture; none if the number of parameters shows that they do not."""
-    if any(run.facts.parameters == row.parameters for row in rows):
+    others = [key for key, usual in _DESIGN.items() if run.config.get(f"model.{key}", usual) != usual]
+    if not others and any(run.facts.parameters == row.parameters for row in rows):
         return ""
-    set_ones = [key for key in _ARCHITECTURE if setting(run.config.get(f"model.{key}")) != "null"]
+    set_ones = [key for key in _ARCHITECTURE if setting(run.config.get(f"model.{key}")) != "null"] + others
     return ", ".join(f"{key}={setting(run.config[f'model.{key}'])}" for key in set_ones)
 
 

@@ -142,6 +142,8 @@ def test_a_fine_tuned_result_is_no_match_for_training_at_that_size() -> None:
     ("run", "reason"),
     [
         (paper_run({"model.embed_dim": 96}, parameters=1), "embed_dim=96 makes another model than CaiT-S24"),
+        (paper_run({"model.residual": "rezero"}), "residual=rezero makes another model than CaiT-S24"),
+        (paper_run({"model.talking_heads": False}), "talking_heads=false makes another model than CaiT-S24"),
         (
             paper_run({"model.image_size": 64}, image_size=64),
             "no published result of CaiT-S24 at 64 pixels has a source",
