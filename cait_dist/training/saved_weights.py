@@ -9,8 +9,8 @@ from torch import Tensor
 from cait_dist.config import RunConfig
 
 from .checkpoint import read_weights
-from .checkpoint_files import CheckpointError
-from .evaluation_request import NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
+from .checkpoint_files import CheckpointError, list_checkpoints
+from .evaluation_request import ALL, NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
 from .export import KINDS
 
 
@@ -30,14 +30,17 @@ def open_weights(
     Raises:
         ValueError: of the project's own kinds, if there is no such run, checkpoint or kind of weights
     """
+    if step == ALL:
+        raise EvaluationError("--step must be a number or 'newest': one checkpoint is looked at")
     request = Request(place, step, (weights,))
     run = find_run(request)
     config = read_config(run, request)
     kind = chosen_weights(config, request.weights)[0]
     found = chooser(request, run)()
-    if len(found) != 1:
+    if not found:
+        steps = ", ".join(str(checkpoint.step) for checkpoint in list_checkpoints(run.checkpoints)) or "none"
         wanted = f" of step {step}" if step not in (None, NEWEST) else ""
-        raise EvaluationError(f"{place}: there is no complete checkpoint{wanted}, or more than one was asked for")
+        raise EvaluationError(f"{place}: there is no complete checkpoint{wanted} (complete: {steps})")
     checkpoint = found[0]
     if damage := checkpoint.damage():
         raise CheckpointError(f"checkpoint {checkpoint.path} is damaged: {damage}; choose another --step")

@@ -1,6 +1,7 @@
 """`cait evaluate` gets the trainer's own numbers from its checkpoints, gets them once, and follows a run to its end."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -15,8 +16,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from training_command import CAIT, start, train
+from typer.testing import CliRunner
 
 from cait_dist.augment.normalize import Normalize
+from cait_dist.cli import app
 from cait_dist.config import load_config
 from cait_dist.data.crop import eval_view
 from cait_dist.data.reader_webdataset import open_split
@@ -30,6 +33,7 @@ from cait_dist.training.evaluate_run import Evaluation
 from cait_dist.training.evaluation_request import Request
 from cait_dist.training.plan import CannotStartError
 from cait_dist.training.preflight import initial_model, preflight
+from cait_dist.training.saved_weights import open_weights
 
 pytestmark = pytest.mark.slow
 
@@ -188,6 +192,35 @@ def test_sets_of_every_kind_are_measured_in_fp32_if_asked_and_the_answers_kept(
     assert before == {path: path.stat().st_mtime_ns for path in before}
     Evaluation(Request(run.path, weights=("raw",), sets=("val",)), lines.append).work()
     assert "1 measured, 0 known" in lines[-1], "in bf16 it is another question"
+
+
+def test_a_run_can_be_looked_into(run: RunDirectory, tmp_path: Path) -> None:
+    for arguments in (
+        ["residual-norms", run.path, "--step", "23", "--weights", "ema", "--count", "20"],
+        ["attention-maps", run.path, "--count", "2"],
+        ["layer-scale", run.checkpoints / "step-00000012"],
+        ["head-mixing", run.path, "--out", tmp_path / "out"],
+    ):
+        done = CliRunner().invoke(app, ["analyse", *map(str, arguments)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert len([Path(line.removeprefix("wrote ")).stat() for line in done.stdout.splitlines()]) == 2
+    content = read_json(run.path / "analysis" / "step-00000023-ema" / "residual-norms.json")
+    checkpoint = next(c for c in list_checkpoints(run.checkpoints) if c.step == 23)
+    assert [content[key] for key in ("step", "weights", "checkpoint")] == [23, "ema", checkpoint.digest]
+    assert (content["images"], len(content["layers"])) == (20, 2 * (3 + 2))
+    scales = read_json(run.path / "analysis" / "step-00000012-raw" / "layer-scale.json")
+    gamma = read_weights(next(c for c in list_checkpoints(run.checkpoints) if c.step == 12), "master")[
+        "blocks.1.gamma_2"
+    ]
+    assert scales["started_at"] == 0.1
+    assert scales["layers"][3]["mean"] == pytest.approx(float(gamma.abs().mean()))
+    with np.load(run.path / "analysis" / "step-00000045-raw" / "attention-maps.npz") as kept:
+        assert kept["images"].tolist()[0].startswith("0: ")
+        np.testing.assert_allclose(kept["maps"].sum((3, 4)) + kept["self"], 1, rtol=1e-5)
+    assert (tmp_path / "out" / "head-mixing.svg").is_file()
+    for step, message in (("24", "of step 24 (complete: 12, 23, 34, 45)"), ("all", "--step must be a number")):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            open_weights(run.path, step)
 
 
 def test_what_says_what_is_right_is_looked_at_before_any_process_starts(shared_config: Path, tmp_path: Path) -> None:
