@@ -43,7 +43,7 @@ def residual_norms(ratios: Sequence[BranchRatio], subject: Subject, images: int,
         )
         label_layers(axes, subject.depths)
         axes.set_ylabel("‖branch‖ / ‖main branch‖")
-        axes.set_title(f"{subject.title}, {images} images; bands hold 80 % of the tokens")
+        axes.set_title(f"{_plain(subject.title)}, {images} images; bands hold 80 % of the tokens")
         figure.legend(loc="outside lower center", ncols=2)
         return save(figure, path)
 
@@ -58,7 +58,7 @@ def layer_scale(scales: Sequence[BranchScale], subject: Subject, path: Path) -> 
         ]
         for branch in BRANCHES
     }
-    started = subject.layer_scale_init
+    started = subject.scale_start
     with style():
         figure = new_figure(6.4, 3.1)
         axes = figure.subplots()
@@ -68,7 +68,7 @@ def layer_scale(scales: Sequence[BranchScale], subject: Subject, path: Path) -> 
         choose_scale(axes, [s.quantiles[0] for s in scales] + [s.quantiles[-1] for s in scales])
         label_layers(axes, subject.depths)
         axes.set_ylabel("|γ| of LayerScale")
-        axes.set_title(f"{subject.title}; bands hold 90 % of the channels")
+        axes.set_title(f"{_plain(subject.title)}; bands hold 90 % of the channels")
         figure.legend(loc="outside lower center", ncols=3)
         return save(figure, path)
 
@@ -98,7 +98,7 @@ def head_mixing(matrices: Sequence[tuple[Matrix, Matrix]], subject: Subject, pat
         bar = figure.colorbar(shown, ax=grid.ravel().tolist(), shrink=min(1.0, 1 / bands + 0.1), aspect=22, pad=0.015)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7)
-        _headline(figure, f"{subject.title}: weights from head (column) to head (row), by layer")
+        _headline(figure, f"{_plain(subject.title)}: weights from head (column) to head (row), by layer")
         return save(figure, path)
 
 
@@ -146,7 +146,7 @@ def attention_maps(
                     f"max {float(maps[number, layer, head].max()):.2f} · self {float(own[number, layer, head]):.2f}"
                 )
                 _label(axes, caption if number else f"layer {layer + 1}, head {head + 1}\n{caption}")
-        _headline(figure, f"{subject.title}: attention of the class token over the patches")
+        _headline(figure, f"{_plain(subject.title)}: attention of the class token over the patches")
         figure.dpi = 150
         return save(figure, path)
 
@@ -169,7 +169,12 @@ def _headline(figure: Figure, text: str) -> None:
 
 
 def _short(name: str, most: int = 18) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    return _plain(name if len(name) <= most else f"{name[: most - 1]}…")
+
+
+def _plain(text: str) -> str:
+    # Between dollars matplotlib would read a formula.
+    return text.replace("$", r"\$")
 
 
 def _bare(axes: Axes) -> None:

@@ -81,7 +81,7 @@ def layer_scale(subject: Subject, out: Path) -> list[Path]:
     values = {
         "what": "|γ| over the channels of a branch: mean and quantiles; share of γ below zero",
         "quantiles": "5 %, 25 %, 50 %, 75 %, 95 %",
-        "started_at": subject.layer_scale_init,
+        "started_at": subject.scale_start,
         "layers": [asdict(scale) for scale in scales],
     }
     files = [_write(out / "layer-scale.json", subject, values)]

@@ -53,11 +53,11 @@ class Subject:
         return _count(self.weights, "blocks"), _count(self.weights, "blocks_token_only")
 
     @property
-    def layer_scale_init(self) -> float | None:
-        """The value with which LayerScale started, as far as it is known."""
+    def scale_start(self) -> float | None:
+        """The value with which LayerScale, or the scalar in its place, started; None if that is not known."""
         if self.config is None:
             return None
-        return architecture(self.config.model.name, **_overrides(self.config)).layer_scale_init
+        return architecture(self.config.model.name, **_overrides(self.config)).branch_start
 
     def model(self, device: torch.device) -> Cait:
         """The model with its weights, in fp32 and evaluation mode.
@@ -66,11 +66,11 @@ class Subject:
             AnalysisError: if it cannot be told from the weights
         """
         if self.config is None:
-            model = Cait(_read_off(self.weights, str(self.source["file"])))
+            model = _read_off(self.weights, str(self.source["file"]))
         else:
             classes = self.weights["head.weight"].shape[0]
             model = create_model(self.config.model.name, num_classes=classes, **_overrides(self.config))
-        model.load_state_dict(self.weights)
+            model.load_state_dict(self.weights)
         return model.to(device).eval()
 
 
@@ -126,25 +126,32 @@ def _count(weights: Mapping[str, Tensor], stage: str) -> int:
     return len({name.split(".")[1] for name in weights if name.startswith(f"{stage}.")})
 
 
-def _read_off(weights: Mapping[str, Tensor], place: str) -> Architecture:
-    """The numbers of a CaiT with LayerScale and talking heads, from the shapes of its tensors."""
+def _read_off(weights: Mapping[str, Tensor], place: str) -> Cait:
+    """A CaiT with LayerScale and talking heads, by the shapes of its tensors."""
     try:
-        patches, dim = weights["pos_embed"].shape[1:]
-        patch = weights["patch_embed.proj.weight"].shape[2]
-        return Architecture(
-            image_size=math.isqrt(patches) * patch,
-            patch_size=patch,
-            in_chans=weights["patch_embed.proj.weight"].shape[1],
-            num_classes=weights["head.weight"].shape[0],
-            embed_dim=dim,
-            depth=_count(weights, "blocks"),
-            depth_token_only=_count(weights, "blocks_token_only"),
-            num_heads=weights["blocks.0.attn.proj_l.weight"].shape[0],
-            mlp_ratio=weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
-            layer_scale_init=float(weights["blocks.0.gamma_1"].abs().mean()) or 1.0,
-        )
-    except KeyError as error:
+        model = Cait(_architecture(weights))
+        model.load_state_dict(weights)
+    except (KeyError, ValueError, RuntimeError) as error:
+        why = f"has no {error.args[0]}" if isinstance(error, KeyError) else "has other tensors"
         raise AnalysisError(
-            f"{place} has no {error.args[0]}, so the model cannot be told from it (only that of a CaiT with LayerScale"
-            " and talking heads can): pass the run that it was exported from"
+            f"{place} {why}, so the model cannot be told from it (only that of a CaiT with LayerScale, talking heads"
+            " and class attention can): pass the run that it was exported from"
         ) from None
+    return model
+
+
+def _architecture(weights: Mapping[str, Tensor]) -> Architecture:
+    patches, dim = weights["pos_embed"].shape[1:]
+    patch = weights["patch_embed.proj.weight"].shape[2]
+    return Architecture(
+        image_size=math.isqrt(patches) * patch,
+        patch_size=patch,
+        in_chans=weights["patch_embed.proj.weight"].shape[1],
+        num_classes=weights["head.weight"].shape[0],
+        embed_dim=dim,
+        depth=_count(weights, "blocks"),
+        depth_token_only=_count(weights, "blocks_token_only"),
+        num_heads=weights["blocks.0.attn.proj_l.weight"].shape[0],
+        mlp_ratio=weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        layer_scale_init=float(weights["blocks.0.gamma_1"].abs().mean()) or 1.0,
+    )
