@@ -39,6 +39,7 @@ tracking: {{mlflow: false}}
 """
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where files are shared out over processes: one file stays together, and there is one SLURM cluster at a time."""
     if not config.pluginmanager.hasplugin("xdist"):

@@ -114,7 +114,7 @@ def test_a_folder_that_rank_0_cannot_write_is_blamed_on_nobody_else(results: dic
 
 def test_an_mlflow_that_does_not_answer_is_only_said(results: dict[str, Any]) -> None:
     assert refusal(results["no mlflow"]) == ""
-    assert "n0: MLflow: http://127.0.0.1:9/health does not answer" in warnings(results["no mlflow"])
+    assert "n0: MLflow: http://127.0.0.1:9 does not answer" in warnings(results["no mlflow"])
 
 
 def test_a_rank_that_falls_silent_is_given_up_by_all(results: dict[str, Any]) -> None:
