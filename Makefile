@@ -9,7 +9,7 @@ PYTHON ?= python3
 PROCESSES ?= $(shell nvidia-smi -L > /dev/null 2>&1 || echo 2)
 
 # Many tests wait for servers, schedulers and starting processes: two at a time leave no core idle.
-SHARED_OUT = -n 2 --dist loadgroup
+SHARED_OUT = -n 2 --dist loadfile
 
 .PHONY: demo test test-fast lint format setup setup-dev clean
 

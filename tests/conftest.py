@@ -5,6 +5,7 @@ Being here, this file also puts its folder on the import path, so that tests fin
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,15 +40,17 @@ tracking: {{mlflow: false}}
 """
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where files are shared out over processes: one file stays together, and there is one SLURM cluster at a time."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    here = Path(__file__).parent
-    for item in items:
-        room = item.path.relative_to(here).parts[0]
-        item.add_marker(pytest.mark.xdist_group("slurm" if room == "slurm" else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests are shared out over processes: a file stays together, and there is one SLURM cluster at a time."""
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 - only whoever shares tests out has it
+
+    class ByFile(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "tests/slurm" if file.startswith("tests/slurm/") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
