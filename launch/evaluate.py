@@ -92,7 +92,11 @@ def plan_evaluation(request: Request, cluster: str, options: dict[str, Any]) -> 
     profile = one_task_profile(cluster, options, gpus=1)
     evaluation = Evaluation(request)
     config, run_dir = absolute(evaluation.config), evaluation.run_dir.absolute()
-    sets = {f"'evaluation.sets.{i}.path'": chosen.path for i, chosen in enumerate(config.evaluation.sets)}
+    sets = {
+        f"'evaluation.sets.{i}.{key}'": getattr(chosen, key)
+        for i, chosen in enumerate(config.evaluation.sets)
+        for key in ("path", "subset")
+    }
     check_places(profile, {"the run": run_dir, "'data.path'": config.data.path, **sets})
     return EvaluationJob(replace(request, place=request.place.absolute(), overrides=()), config, profile, run_dir)
 

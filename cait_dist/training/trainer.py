@@ -26,6 +26,7 @@ from cait_dist.tracking.run_directory import RunDirectory
 from .checkpoint import agree_on_checkpoint, load_checkpoint, save_checkpoint
 from .checkpoint_files import Checkpoint, list_checkpoints
 from .ema import MovingAverage
+from .evaluate_precisely import model_to_evaluate
 from .evaluation_sets import open_set
 from .facts import gather_facts, mfu, write_facts
 from .health import HealthCheck
@@ -234,19 +235,17 @@ class Trainer:
     def _evaluate(self) -> None:
         self._engine.eval()
         for weights in self._config.evaluation.weights:
-            if weights == "raw" or self._ema is None:
-                self._evaluate_weights("raw")
-            else:
-                with self._ema.in_place():
-                    self._evaluate_weights("ema")
+            average = self._ema if weights == "ema" else None
+            with model_to_evaluate(self._config, self._engine, self._partition, average, self._world) as model:
+                self._evaluate_weights(weights, model)
         self._partition.forget_gathered()
         self._engine.train()
         self._evaluated_step = self.step
 
-    def _evaluate_weights(self, weights: str) -> None:
+    def _evaluate_weights(self, weights: str, model: Callable[[torch.Tensor], torch.Tensor]) -> None:
         for chosen in self._eval_sets:
             answers = Answers(chosen.num_samples)
-            accuracy = chosen.measure(self._forward, self._world.sum, answers)
+            accuracy = chosen.measure(lambda images: model(self._view(images)), self._world.sum, answers)
             key = f"{chosen.name}/{weights}"
             self._best[key] = max(accuracy.top1, self._best.get(key, 0.0))
             if self._recorder is not None:
@@ -254,8 +253,8 @@ class Trainer:
                 if self._run.is_latest(self._attempt):
                     answers.save(self._run.predictions(chosen.name, weights), self.step, chosen.digest)
 
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self._engine(self._normalize(images.to(self._world.device, non_blocking=True)))
+    def _view(self, images: torch.Tensor) -> torch.Tensor:
+        return self._normalize(images.to(self._world.device, non_blocking=True))
 
     def _open_train_loader(self) -> TrainLoader | FfcvTrainLoader:
         config, batches = self._config, self._plan.batches
