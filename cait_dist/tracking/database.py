@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .file_system import network_file_system
-from .mlflow_client import SQLITE, one_writer
+from .sqlite_file import SQLITE, one_writer
 
 POSTGRES_DRIVERS = ("psycopg2", "psycopg")
 

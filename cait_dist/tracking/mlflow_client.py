@@ -1,23 +1,15 @@
-"""MLflow's client, bounded in time; and one writer at a time for a database file.
-
-A server takes care of many writers itself. An SQLite file beside the runs does not: the members of a sweep, each on its
-own node, would break it when it is fresh and find it locked later. So whoever writes to a file holds ``.mlflow.lock``
-beside it.
-"""
+"""MLflow's client, bounded in time, and deaf to what the environment says to other programs."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SQLITE = "sqlite:///"
-LOCK_SECONDS = 60.0
+from .database import database_uri
+from .sqlite_file import SQLITE
+
 _BOUNDED = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _FIXED = {
     # A request whose answer was lost may have done its work. To ask again is for those who look first what is there.
@@ -44,8 +36,6 @@ def bound_client(uri: str) -> Any:
     # Of a fresh database it would tell every migration.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from .database import database_uri  # noqa: PLC0415 - it holds the lock from here
-
     place = database_uri(uri)
     return client(place, registry_uri=place)
 
@@ -68,32 +58,6 @@ def load_mlflow() -> Any:
             f"MLflow cannot be loaded ({type(error).__name__}: {error}): install it with pip install 'mlflow>=3.13,<4'"
         ) from error
     return MlflowClient
-
-
-@contextmanager
-def one_writer(uri: str) -> Iterator[None]:
-    """Hold a database file for writing; nothing for a server.
-
-    Raises:
-        TimeoutError: when somebody else holds it for a minute
-    """
-    if not uri.startswith(SQLITE):
-        yield
-        return
-    with Path(uri.removeprefix(SQLITE)).with_name(".mlflow.lock").open("w") as file:
-        _lock(file.fileno(), file.name)
-        yield
-
-
-def _lock(descriptor: int, name: str) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"another process has held {name} for {LOCK_SECONDS:.0f} s") from None
-            time.sleep(0.05)
 
 
 def experiment_id(client: Any, name: str, uri: str, runs_dir: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .metrics import Row
 from .metrics_tail import Batch, Cursor, MetricsTail
-from .mlflow_client import bound_client, load_mlflow, one_writer
+from .mlflow_client import bound_client, load_mlflow
 from .mlflow_facts import Ending, RunFacts
 from .mlflow_identity import Identity
 from .mlflow_names import (
@@ -26,6 +26,7 @@ from .mlflow_names import (
     safe_names,
 )
 from .run_directory import RunDirectory
+from .sqlite_file import one_writer
 from .system_metrics import send_system_metrics
 
 BATCH = 500

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cait_dist.config.tracking import TrackingConfig
 
-from .mlflow_client import bound_client, experiment_id, one_writer
+from .mlflow_client import bound_client, experiment_id
 from .mlflow_mirror import default_uri
+from .sqlite_file import one_writer
 
 
 def open_parent_run(

@@ -11,11 +11,12 @@ from typing import Any
 from cait_dist.config import load_config
 
 from .metrics import read_metrics, series
-from .mlflow_client import MlflowMissingError, bound_client, one_writer
+from .mlflow_client import MlflowMissingError, bound_client
 from .mlflow_mirror import default_uri
 from .mlflow_run import first_line
 from .probe import probe
 from .run_directory import RunDirectory, RunDirectoryError, read_json
+from .sqlite_file import one_writer
 
 FOLDER = "weights"
 """Of the run's files in MLflow. Each version has a folder in it: what `models:/NAME@ALIAS` fetches is a folder."""
