@@ -72,4 +72,16 @@ def _say_where(config: RunConfig) -> None:
     if summary["images_per_second"]:
         print(f"speed      {summary['images_per_second']:.0f} images/s (median)")
     print(f"run        {config.run_dir}")
-    print(f"MLflow     cait track ui {config.runs_dir}")
+    print(f"MLflow     {where_in_mlflow(config)}")
+
+
+def where_in_mlflow(config: RunConfig) -> str:
+    """What shows the run in MLflow: a page, or the command that opens one."""
+    from cait_dist.tracking.mlflow_mirror import default_uri  # noqa: PLC0415
+    from cait_dist.tracking.sqlite_file import SQLITE  # noqa: PLC0415
+
+    if not config.tracking.mlflow:
+        return f"was told nothing: cait track sync {config.run_dir}"
+    uri = config.tracking.uri or default_uri(config.runs_dir)
+    # `cait track ui` opens the file of this name in a folder.
+    return f"cait track ui {Path(uri.removeprefix(SQLITE)).parent}" if uri.endswith("/mlflow.db") else uri
