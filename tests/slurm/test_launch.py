@@ -52,7 +52,8 @@ class Checkout:
             f"name={name}",
             PATIENCE,
         ]
-        slow = slow_steps(self.folder / "slow", 0.3)
+        # Long enough to be at work still when its test comes: other tests of this file wait for other jobs before.
+        slow = slow_steps(self.folder / "slow", 1.0)
         paths = f"{self.folder}:{slow['PYTHONPATH']}"
         done = run(cluster, [*command, "--cluster", str(profile)], cwd=self.folder, **slow | {"PYTHONPATH": paths})
         assert done.returncode == 0, done.stdout + done.stderr
