@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from .outputs import output_folder
+
 if TYPE_CHECKING:
     from cait_dist.analysis import Subject
 
@@ -48,7 +50,7 @@ def residual_norms(
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.residual_norms(subject, out or subject.folder, images or [], count, batch, _progress))
+    _tell(figures.residual_norms(subject, output_folder(out or subject.folder), images or [], count, batch, _progress))
 
 
 @analyse_app.command("attention-maps")
@@ -70,7 +72,7 @@ def attention_maps(
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.attention_maps(subject, out or subject.folder, images or [], count, batch, _progress))
+    _tell(figures.attention_maps(subject, output_folder(out or subject.folder), images or [], count, batch, _progress))
 
 
 @analyse_app.command("layer-scale")
@@ -82,7 +84,7 @@ def layer_scale(place: Place, step: Step = None, weights: Weights = "raw", out: 
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.layer_scale(subject, out or subject.folder))
+    _tell(figures.layer_scale(subject, output_folder(out or subject.folder)))
 
 
 @analyse_app.command("head-mixing")
@@ -95,7 +97,7 @@ def head_mixing(place: Place, step: Step = None, weights: Weights = "raw", out: 
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.mixing(subject, out or subject.folder))
+    _tell(figures.mixing(subject, output_folder(out or subject.folder)))
 
 
 def _subject(place: Path, step: str | None, weights: str) -> "Subject":

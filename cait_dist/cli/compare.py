@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .outputs import writing
+
 if TYPE_CHECKING:
     from cait_dist.compare.comparison import Comparison
 
@@ -61,13 +63,15 @@ def _write(comparison: "Comparison", html: Path | None, csv: Path | None, json: 
     if html is not None:
         from cait_dist.compare.showing.page.write import write_page  # noqa: PLC0415 - jinja2
 
-        write_page(comparison, html)
+        with writing(html):
+            write_page(comparison, html)
     if csv is not None or json is not None:
         from cait_dist.compare.showing.export import write_csv, write_json  # noqa: PLC0415
 
         for path, write in ((csv, write_csv), (json, write_json)):
             if path is not None:
-                write(comparison, path)
+                with writing(path):
+                    write(comparison, path)
 
 
 def _progress(sources: Sequence[str]) -> Iterable[str]:
