@@ -1,11 +1,13 @@
 """`cait train` and `cait export`: from shards to weights, on this machine."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .arguments import ConfigFile, Overrides, RunDir
+from .outputs import output_folder
 
 if TYPE_CHECKING:
     from cait_dist.models import Architecture
@@ -45,15 +47,14 @@ def export(
     if not fold:
         if not own:
             refuse_foreign(architecture)
+        output_folder(out.parent)
         typer.echo(export_weights(run_dir, out, weights, step))
         return
     folded_architecture(architecture)
-    unfolded = out.with_name(f"unfolded-{out.name}")
-    try:
+    with TemporaryDirectory(dir=output_folder(out.parent)) as aside:
+        unfolded = Path(aside) / out.name
         message = export_weights(run_dir, unfolded, weights, step)
         fold_file(unfolded, out)
-    finally:
-        unfolded.unlink(missing_ok=True)
     typer.echo(f"{message.replace(str(unfolded), str(out))}, LayerScale folded: load them with model.residual={FOLDED}")
 
 

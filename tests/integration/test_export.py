@@ -21,8 +21,8 @@ def run_path(shared_config: Path) -> Path:
     return train(shared_config, "training.zero.stage=3", "--processes", "2", name="exported").path
 
 
-def export(run_path: Path, out: Path, weights: str) -> None:
-    command = [str(CAIT), "export", str(run_path), "--out", str(out), "--weights", weights]
+def export(run_path: Path, out: Path, weights: str, *options: str) -> None:
+    command = [str(CAIT), "export", str(run_path), "--out", str(out), "--weights", weights, *options]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
@@ -59,6 +59,22 @@ def test_raw_weights_and_their_average_differ(run_path: Path, tmp_path: Path) ->
         export(run_path, tmp_path / f"{weights}.safetensors", weights)
     raw, ema = (load_file(tmp_path / f"{weights}.safetensors") for weights in ("raw", "ema"))
     assert not torch.equal(raw["head.weight"], ema["head.weight"])
+
+
+def test_folded_weights_give_the_same_logits_without_layer_scale(run_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folded.safetensors"
+    export(run_path, out, "raw", "--fold")
+    export(run_path, tmp_path / "whole.safetensors", "raw")
+    config = load_config(run_path / "config.yaml").config.model
+    whole = build_model(config, 10).eval()
+    folded = build_model(config.model_copy(update={"residual": "pre_norm", "layer_scale_init": None}), 10).eval()
+    load_weights(whole, tmp_path / "whole.safetensors")
+    load_weights(folded, out)
+    assert not any("gamma" in name for name in load_file(out))
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing is left beside it"
+    images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), whole(images), rtol=1e-6, atol=1e-6)
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
