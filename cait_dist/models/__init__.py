@@ -6,6 +6,16 @@
 
 from .architecture import Architecture
 from .cait import Cait, no_weight_decay_names
+from .layer_order import layer_of, num_layers
 from .zoo import architecture, create_model, list_models
 
-__all__ = ["Architecture", "Cait", "architecture", "create_model", "list_models", "no_weight_decay_names"]
+__all__ = [
+    "Architecture",
+    "Cait",
+    "architecture",
+    "create_model",
+    "layer_of",
+    "list_models",
+    "no_weight_decay_names",
+    "num_layers",
+]

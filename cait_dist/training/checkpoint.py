@@ -2,7 +2,7 @@
 
 Layout of ``checkpoints/step-00001234/``::
 
-    rank-00000.safetensors   fragments of the master weights, AdamW's moments and the moving average,
+    rank-00000.safetensors   fragments of the master weights, the optimizer's moments and the moving average,
     rank-00001.safetensors   one file per rank that wrote; keys are KIND/PARAMETER@START
     state.json               step, clocks, best scores, shapes, and size and SHA-256 of every file above
     COMPLETE                 SHA-256 of state.json; written last
@@ -29,7 +29,7 @@ from safetensors.numpy import save_file
 from .checkpoint_files import COMPLETE, FORMAT, STATE, Checkpoint, CheckpointError, file_sha256, list_checkpoints
 from .ema import MovingAverage
 from .process_group import World
-from .zero_partition import MOMENTS, ZeroPartition
+from .zero_partition import ZeroPartition
 
 
 def save_checkpoint(
@@ -77,7 +77,7 @@ def load_checkpoint(checkpoint: Checkpoint, partition: ZeroPartition, ema: Movin
     if stored != partition.shapes:
         raise CheckpointError(f"{checkpoint.path} is of another model: {_first_difference(stored, partition.shapes)}")
     kinds: dict[str, list[torch.Tensor]] = {"master": partition.masters()}
-    kinds |= {kind: partition.moments(kind) for kind in MOMENTS}
+    kinds |= {kind: partition.moments(kind) for kind in partition.moment_kinds}
     if ema is not None:
         kinds["ema"] = ema.flats
     partition.forget_gathered()
@@ -152,7 +152,7 @@ class _Pieces:
 
 
 def _write_fragments(path: Path, partition: ZeroPartition, ema: MovingAverage | None) -> tuple[str, dict[str, Any]]:
-    kinds = {"master": partition.masters(), **{kind: partition.moments(kind) for kind in MOMENTS}}
+    kinds = {"master": partition.masters(), **{kind: partition.moments(kind) for kind in partition.moment_kinds}}
     if ema is not None:
         kinds["ema"] = ema.flats
     arrays = {

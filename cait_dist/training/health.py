@@ -1,7 +1,7 @@
 """How the weights are doing: a few norms that tell early what a loss tells late.
 
-Measured every ``training.health_every`` steps, by looking at the fp32 master weights and AdamW's first moment before
-and after the step, wherever ZeRO keeps them: so it is the same number at every stage and on any number of ranks.
+Measured every ``training.health_every`` steps, by looking at the fp32 master weights and the optimizer's first moment
+before and after the step, wherever ZeRO keeps them: so it is the same number at every stage and on any number of ranks.
 
 ============================  ==========================================================================================
 ``health/grad_norm/STAGE``    of the gradient that was applied: after clipping, averaged over ranks and micro-batches
@@ -15,7 +15,7 @@ and after the step, wherever ZeRO keeps them: so it is the same number at every 
 STAGE is ``self_attention``, ``class_attention`` or ``ends`` (patch embedding, class token, positions, norm, head).
 
 The price is a copy of the weights and of the first moment on the host (a rank's own part), once in so many steps. The
-gradient itself is gone when DeepSpeed's step returns; it follows from the moment: m' = β m + (1 − β) g.
+gradient itself is gone when DeepSpeed's step returns; it follows from the moment (AdamW's is m' = β m + (1 − β) g).
 """
 
 from collections import defaultdict
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .optimizer import applied_gradient
 from .process_group import World
 from .zero_partition import Fragment, ZeroPartition
 
@@ -69,13 +70,12 @@ class HealthCheck:
     def _sums(self) -> dict[tuple[str, str], float]:
         """This rank's part: sums of squares by kind and stage, and LayerScale's magnitudes with their number."""
         weights, moment = self._partition.masters(), self._moment()
-        beta = self._engine.basic_optimizer.param_groups[0]["betas"][0]
         parts = defaultdict[tuple[str, str], list[Tensor]](list)
         count = defaultdict[tuple[str, str], float](float)
         for fragment in self._partition.owned:
             stage, now = _stage_of(fragment.name), fragment.of(weights)
             old, old_moment = (fragment.of(self._before[kind]).to(now.device) for kind in ("weights", "moment"))
-            gradient = (fragment.of(moment) - beta * old_moment) / (1 - beta)
+            gradient = applied_gradient(self._engine.basic_optimizer, old_moment, fragment.of(moment))
             parts["grad", stage].append(_square(gradient))
             parts["param", stage].append(_square(now))
             parts["update", stage].append(_square(now - old))
@@ -88,7 +88,7 @@ class HealthCheck:
         return sums | {("gammas", stage): count["gammas", stage] for stage in STAGES}
 
     def _moment(self) -> list[Tensor]:
-        return self._partition.moments("exp_avg")
+        return self._partition.moments(self._partition.moment_kinds[0])
 
     def _watch(self, attention: Any) -> Any:
         @torch.no_grad()

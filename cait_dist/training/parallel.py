@@ -18,7 +18,7 @@ from cait_dist.models import Cait
 
 from .activation_checkpointing import apply_activation_checkpointing
 from .batch_plan import BatchPlan
-from .optimizer import build_adamw
+from .optimizer import build_optimizer
 from .process_group import World, bound_all_groups
 
 
@@ -30,7 +30,7 @@ def parallelize(
     Args:
         model: a ``Cait`` in fp32, the same on every rank
         training: precision, ZeRO stage and checkpointing policy
-        optimizer: AdamW's settings
+        optimizer: its settings
         batches: micro-batch and accumulation steps
         world: the process group
 
@@ -39,13 +39,13 @@ def parallelize(
     """
     import deepspeed  # noqa: PLC0415
 
-    adamw = build_adamw(model, optimizer, world.device)
+    stepper = build_optimizer(model, optimizer, world.device)
     apply_activation_checkpointing(model, training.activation_checkpointing)
     if uses_autocast(training):
         autocast_forward(model, world.device)
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=adamw,
+        optimizer=stepper,
         config=deepspeed_config(training, optimizer, batches),
         dist_init_required=False,
     )

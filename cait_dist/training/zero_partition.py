@@ -1,8 +1,8 @@
 """Where DeepSpeed keeps which numbers.
 
-The fp32 master weights and AdamW's moments of a parameter live on different ranks in different places for each ZeRO
-stage. This module is the only one that knows: it describes what *this* rank holds as fragments of named parameters, so
-that the moving average and the checkpoints work on plain flat tensors and need no case for any stage.
+The fp32 master weights and the optimizer's moments of a parameter live on different ranks in different places for each
+ZeRO stage. This module is the only one that knows: it describes what *this* rank holds as fragments of named
+parameters, so that the moving average and the checkpoints work on plain flat tensors and need no case for any stage.
 
 =====  ======================================  =======================================================
 stage  flat tensors of a rank                  fragment of a parameter
@@ -22,8 +22,7 @@ from typing import Any
 
 import torch
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""AdamW's state per parameter, as torch names it."""
+from .optimizer import MOMENTS
 
 
 @dataclass(frozen=True)
@@ -62,21 +61,26 @@ class ZeroPartition:
         """Flat fp32 master weights, live."""
         return [anchor.data.view(-1) for anchor in self._anchors()]
 
+    @property
+    def moment_kinds(self) -> tuple[str, ...]:
+        """What the optimizer keeps per parameter, see ``MOMENTS``."""
+        return MOMENTS[type(self._engine.basic_optimizer)]
+
     def moments(self, kind: str) -> list[torch.Tensor]:
-        """Flat optimizer state of that kind (see ``MOMENTS``), live; zeros are created before the first step."""
-        states = self._engine.basic_optimizer.state
-        return [_ensure_state(states, a, self._fused)[kind].view(-1) for a in self._anchors()]
+        """Flat optimizer state of that kind, live; zeros are created before the first step."""
+        return [self._state(anchor)[kind].view(-1) for anchor in self._anchors()]
 
     @property
     def optimizer_steps(self) -> int:
-        """Updates AdamW has made, as its bias correction counts them."""
-        return int(_ensure_state(self._engine.basic_optimizer.state, self._anchors()[0], self._fused)["step"])
+        """Updates the optimizer has made, as AdamW's bias correction counts them; 0 for SGD, which does not count."""
+        return int(self._state(self._anchors()[0]).get("step", 0))
 
     @optimizer_steps.setter
     def optimizer_steps(self, steps: int) -> None:
         for anchor in self._anchors():
             # Filled, not assigned: one tensor shared between groups would be counted up once per group.
-            _ensure_state(self._engine.basic_optimizer.state, anchor, self._fused)["step"].fill_(steps)
+            if "step" in (state := self._state(anchor)):
+                state["step"].fill_(steps)
 
     def publish(self) -> None:
         """Make the model compute with the master weights as they are now. Collective.
@@ -97,9 +101,17 @@ class ZeroPartition:
         if self._stage == 3:
             self._engine.empty_partition_cache()
 
-    @property
-    def _fused(self) -> bool:
-        return bool(self._engine.basic_optimizer.defaults.get("fused"))
+    def _state(self, anchor: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The optimizer's state of a tensor, made as its first step would make it."""
+        optimizer = self._engine.basic_optimizer
+        state: dict[str, torch.Tensor] = optimizer.state[anchor]
+        if not state:
+            if isinstance(optimizer, torch.optim.AdamW):
+                fused = bool(optimizer.defaults.get("fused"))
+                state["step"] = torch.zeros((), dtype=torch.float32, device=anchor.device if fused else "cpu")
+            for kind in self.moment_kinds:
+                state[kind] = torch.zeros_like(anchor.data)
+        return state
 
     def _anchors(self) -> list[torch.Tensor]:
         """The tensors the optimizer updates, which are also the keys of its state."""
@@ -130,14 +142,3 @@ class ZeroPartition:
         for group in range(len(optimizer.fp32_partitioned_groups_flat)):
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
         optimizer.invalidate_secondary_tensor()
-
-
-def _ensure_state(
-    states: dict[Any, dict[str, torch.Tensor]], anchor: torch.Tensor, fused: bool
-) -> dict[str, torch.Tensor]:
-    state = states[anchor]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=anchor.device if fused else "cpu")
-        for kind in MOMENTS:
-            state[kind] = torch.zeros_like(anchor.data)
-    return state

@@ -148,7 +148,7 @@ class Case:
 
     def digest(self) -> str:
         """One hash over every rank's master weights, moments and average: equal only if all bits are."""
-        moments = [flat for kind in ("exp_avg", "exp_avg_sq") for flat in self.partition.moments(kind)]
+        moments = [flat for kind in self.partition.moment_kinds for flat in self.partition.moments(kind)]
         flats = [*self.partition.masters(), *moments, *self.ema.flats]
         mine = hashlib.sha256(b"".join(flat.detach().cpu().numpy().tobytes() for flat in flats)).hexdigest()
         return "".join(self.gather(mine))
