@@ -33,20 +33,17 @@ def config_fields() -> None:
 
 @config_app.command("validate")
 def config_validate(
-    configs: Annotated[list[Path], typer.Argument(help="YAML files", show_default=False)],
+    configs: Annotated[list[Path], typer.Argument(metavar="FILE|DIR…", help="YAML files, or folders of them")],
 ) -> None:
-    """Check files and report all errors at once. Data and hardware are not touched."""
-    from cait_dist.config import ConfigError, Problem, load_config  # noqa: PLC0415
+    """Check files and report all errors at once. Data and hardware are not touched.
 
-    problems: list[Problem] = []
-    for path in configs:
-        try:
-            load_config(path)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    typer.echo(f"{len(configs)} files are valid")
+    A recipe, which says how to train and not what, is checked with the files that build on it.
+    """
+    from cait_dist.config import validate  # noqa: PLC0415
+
+    whole, parts = validate(configs)
+    also = f", and so is what they build on: {', '.join(map(str, parts))}" if parts else ""
+    typer.echo(f"{len(whole)} valid{also}")
 
 
 @config_app.command("diff")

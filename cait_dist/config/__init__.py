@@ -25,6 +25,7 @@ The room, from the ground up:
 ``fields``, ``suggest``   the schema as a table; the nearest key or value to what was written
 ``explain``               pydantic's findings in plain words
 ``load``, ``dump``        in and out
+``validate``              many files at once
 ========================  =====================================================================================
 
 It imports pydantic and PyYAML, nothing of ours, and nothing heavy: ``cait --help`` and login nodes load it at once.
@@ -35,6 +36,7 @@ from .errors import ConfigError, Place, Problem
 from .fields import schema_help
 from .load import LoadedConfig, load_config
 from .run import RunConfig
+from .validate import validate
 
 __all__ = [
     "ConfigError",
@@ -48,4 +50,5 @@ __all__ = [
     "flatten",
     "load_config",
     "schema_help",
+    "validate",
 ]

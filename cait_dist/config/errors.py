@@ -36,6 +36,7 @@ class Problem:
 
     message: str
     place: Place | None = None
+    lacks: str | None = None  # the key that somebody must give, where nothing else is wrong
 
     def __str__(self) -> str:
         return _on_one_line(f"{self.place}: {self.message}" if self.place else self.message)

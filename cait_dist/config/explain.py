@@ -114,7 +114,7 @@ class _Judge:
                     place = self.file
                 shown = found.key if found.is_leaf else key_text(path)
                 remedy = f" — add it to {self.file} or pass {shown}=…" if found.is_leaf else " — add it"
-                yield Problem(f"'{shown}' is required{remedy}", place)
+                yield Problem(f"'{shown}' is required{remedy}", place, lacks=shown)
 
     def _list_too_short(self, path: KeyPath) -> Iterator[Problem]:
         missing = [at[-1] for at in self.locations if at[:-1] == path[:-1] and isinstance(at[-1], int)]

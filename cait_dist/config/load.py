@@ -43,6 +43,8 @@ class LoadedConfig:
 
     config: RunConfig
     origins: dict[str, str]
+    files: frozenset[Path]
+    """every file that was read: the one asked for, and what it builds on"""
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -81,7 +83,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> LoadedConfig
         raise ConfigError([*problems, *explain(error, layer, shown)]) from None
     if problems:
         raise ConfigError(problems)
-    return LoadedConfig(config, _origins(layer))
+    return LoadedConfig(config, _origins(layer), files.read_so_far)
 
 
 def overlay(below: Layer, above: Layer) -> Layer:
@@ -134,6 +136,10 @@ class _Files:
     problems: list[Problem] = field(default_factory=list)
     incomplete: bool = False
     _layers: dict[Path, Layer] = field(default_factory=dict)
+
+    @property
+    def read_so_far(self) -> frozenset[Path]:
+        return frozenset(self._layers)
 
     def read(self, path: Path, shown: str, asked_by: Place | None, chain: Chain) -> Layer:
         """The file laid over its bases. What cannot be read is noted, and reads as nothing."""
