@@ -29,7 +29,8 @@ def test_everything_that_ships_is_valid_as_a_user_would_check_it() -> None:
     files = sorted((ROOT / "configs").rglob("*.yaml"))
     done = subprocess.run([str(CAIT), "config", "validate", *files], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    folders = subprocess.run([str(CAIT), "config", "validate", "configs"], capture_output=True, text=True, cwd=ROOT)
+    command = [str(CAIT), "config", "validate", "configs"]
+    folders = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert folders.stdout.split()[0] == done.stdout.split()[0], "a folder stands for its files"
     recipes = [str(path) for path in files if path.parent.name == "recipe"]
     assert int(done.stdout.split()[0]) + len(recipes) == len(files)
