@@ -1,0 +1,77 @@
+"""The curves of the stability table: a panel for each residual design, a line for each depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cait_dist.analysis.drawing import COLOURS, FAINT, INK, new_figure, save, style
+
+COLUMNS = 5
+_HEADROOM = 1.25
+_DEPTH_COLOURS = (*COLOURS.values(), "#5b8c5a", "#7a4fa3")
+
+
+def draw(record: dict[str, Any], path: Path) -> Path:
+    """Write the picture, as SVG or PNG by the file's suffix.
+
+    Args:
+        record: as `stability.json` holds it
+        path: of the file
+    """
+    rows = record["rows"]
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    variants = list(dict.fromkeys(row["residual"] for row in rows))
+    depths = list(dict.fromkeys(row["depth"] for row in rows))
+    columns = min(COLUMNS, len(variants))
+    bands = -(-len(variants) // columns)
+    with style():
+        figure = new_figure(1.85 * columns + 0.5, (1.55 * bands + 0.25) * len(settings) + 0.45)
+        parts = figure.subfigures(len(settings) + 1, 1, height_ratios=[*[1] * len(settings), 0.09], squeeze=False)
+        for part, setting in zip(parts[:-1, 0], settings, strict=True):
+            part.suptitle(_title(record, setting), fontsize=9, weight="bold", x=0.01, ha="left")
+            panels = part.subplots(bands, columns, sharex=True, sharey=True, squeeze=False)
+            for number, axes in enumerate(panels.ravel()):
+                if number >= len(variants):
+                    axes.set_visible(False)
+                    continue
+                mine = [r for r in rows if (r["setting"], r["residual"]) == (setting, variants[number])]
+                _panel(axes, mine, depths, record["chance"])
+                axes.set_title(variants[number], pad=3)
+            for axes in panels[:, 0]:
+                axes.set_ylabel("loss")
+            for axes in panels[-1]:
+                axes.set_xlabel("step")
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        parts[-1, 0].legend(handles, labels, loc="center", ncols=len(labels))
+        return save(figure, path)
+
+
+def _panel(axes: Any, rows: Sequence[dict[str, Any]], depths: Sequence[int], chance: float) -> None:
+    axes.axhline(chance, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="chance")
+    axes.set_ylim(0, _HEADROOM * chance)
+    seen = set()
+    for row in rows:
+        colour = _DEPTH_COLOURS[depths.index(row["depth"]) % len(_DEPTH_COLOURS)]
+        label = None if row["depth"] in seen else f"{row['depth']} layers"
+        seen.add(row["depth"])
+        _line(axes, row, colour, label)
+    words = [(depths.index(row["depth"]), f"{row['depth']}: {row['verdict']}") for row in rows]
+    for place, word in sorted(set(words)):
+        colour = INK if word.endswith("trains") else "#b3261e"
+        axes.annotate(word, (0.04, 0.04 + 0.13 * (len(depths) - 1 - place)), xycoords="axes fraction", fontsize=7,
+                      color=colour)  # fmt: skip
+
+
+def _line(axes: Any, row: dict[str, Any], colour: str, label: str | None) -> None:
+    every = row["steps"] / len(row["curve"])
+    points = [((n + 0.5) * every, loss) for n, loss in enumerate(row["curve"]) if loss is not None]
+    axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3, label=label)
+    if len(points) < len(row["curve"]):
+        axes.plot(*points[-1], marker="x", color=colour, markersize=6, clip_on=False)
+
+
+def _title(record: dict[str, Any], setting: str) -> str:
+    changes = ", ".join(record["settings"][setting])
+    return f"{setting}: {changes}" if changes else f"{setting} of the configuration"
