@@ -5,6 +5,9 @@ EXIF block that is damaged or states an orientation (see `jpeg_segments`). Every
 over (PNG named ``.JPEG``, CMYK colours: ImageNet has both) is decoded by Pillow and written as an RGB JPEG. What Pillow
 cannot decode to the last row is broken. The decision looks at the content, never at the name.
 
+A PNG of a thumbnail (CIFAR's 32 pixels, MNIST's 28) is kept, too. As a JPEG it would lose what it can least afford,
+since training enlarges it, and it would be no smaller.
+
 Colours become what timm and torchvision see, Pillow's ``convert("RGB")``: CMYK and YCCK are read inverted, as Adobe
 writes them; palettes are looked up; transparency is dropped and not blended with anything, so the colour that lies
 under a transparent pixel shows. The one exception is 16-bit grey, which that conversion would clip.
@@ -25,6 +28,7 @@ JPEG_QUALITY = 95
 # Twice what a 100-megapixel camera writes by mistake would still be a decompression bomb for a training machine.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
+LARGEST_KEPT_PNG = 32 * 32
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Cleaned:
     """The outcome for one image.
 
     Attributes:
-        jpeg: the bytes to store; empty if the image is broken.
+        jpeg: the bytes to store, a JPEG or the PNG of a thumbnail; empty if the image is broken.
         change: why the bytes differ from the original's, or "".
         broken: why the image was put aside, or "".
     """
@@ -60,7 +64,7 @@ def clean(encoded: bytes, resize: int | None = None) -> Cleaned:
                     return Cleaned(broken=f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken")
                 image.load()
                 target = _smaller(image.size, resize)
-                if target == image.size and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                if target == image.size and _is_kept(image):
                     return Cleaned(plain, change=f"EXIF cut out ({oddity})" if oddity else "")
                 return _encoded_anew(image, target)
     except UnidentifiedImageError:
@@ -68,6 +72,21 @@ def clean(encoded: bytes, resize: int | None = None) -> Cleaned:
         return Cleaned(broken="no image of a known format")
     except Exception as error:  # Pillow's plugins raise almost anything on crafted input
         return Cleaned(broken=f"{type(error).__name__}: {error}")
+
+
+def is_png(encoded: bytes) -> bool:
+    """Whether what is stored for an image is a PNG and no JPEG."""
+    return encoded.startswith(b"\x89PNG")
+
+
+def _is_kept(image: Image.Image) -> bool:
+    if image.mode not in ("RGB", "L"):
+        return False
+    if image.format == "PNG":
+        # Decoders agree about plain colours alone.
+        odd = {"transparency", "exif"} & set(image.info)
+        return image.width * image.height <= LARGEST_KEPT_PNG and not odd
+    return image.format in ("JPEG", "MPO")
 
 
 def _smaller(size: tuple[int, int], resize: int | None) -> tuple[int, int]:

@@ -226,7 +226,7 @@ def _check_rows(task: _ShardTask, stopped: Callable[[], bool], decode: bool) -> 
         labels = {}
         for member in tar:
             key, _, extension = member.name.partition(".")
-            if extension == "jpg":
+            if extension in ("jpg", "png"):
                 places[member.offset_data, member.size] = key
             elif extension == "cls" and member.size < 20:
                 labels[key] = os.pread(file.fileno(), member.size, member.offset_data)

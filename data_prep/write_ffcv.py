@@ -7,6 +7,8 @@ of the beton is sample i of the tars. Three ways to store them:
 * ``raw``: pixels. Nothing to decode while training, for about ten times the bytes.
 * ``proportion``: a seeded half of the images as JPEGs, the rest as pixels: FFCV's compromise.
 
+Thumbnails that the tars hold as PNGs are stored as pixels in any case, since FFCV decodes JPEGs only.
+
 First every image's size is read, from which follows every place. Then processes fill in the images, shard by shard, in
 any order. A journal beside the unfinished file names the shards that are safely in it, so an interrupted call goes on
 where it stopped. A worker that fails or is killed ends the call with its reason: nothing here can wait for ever.
@@ -15,7 +17,9 @@ where it stopped. A worker that fails or is killed ends the call with its reason
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +28,11 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from .beton import JPG, RAW, TABLE, Layout, Table, head_and_tail, plan_layout
 from .beton_record import BetonRecord, read_beton_record, record_of, write_beton_record
+from .clean import is_png, to_rgb
 from .errors import DataPrepError
 from .files import Stopped, file_sha256, publish
 from .manifest import Manifest, ManifestError, Samples
@@ -36,6 +42,7 @@ from .progress import ImageProgress
 Mode = Literal["jpg", "proportion", "raw"]
 JPG_SHARE = 0.5
 _HEADER_BYTES = 16384
+_PNG_SIZE = struct.Struct(">16xII")
 _T = TypeVar("_T")
 
 
@@ -140,24 +147,26 @@ def _chunks(split_dir: Path, manifest: Manifest) -> Iterator[_Chunk]:
 def _measure(chunks: list[_Chunk], manifest: Manifest, mode: Mode, workers: int, progress: ImageProgress) -> Table:
     """Everything about each image but its place in the beton."""
     table = np.zeros(len(manifest.samples), TABLE)
+    are_png = np.zeros(len(table), dtype=bool)
     for chunk, shapes in map_tasks(_measure_chunk, chunks, workers):
         part = table[chunk.ids]
-        part["width"], part["height"] = shapes[:, 0], shapes[:, 1]
+        part["width"], part["height"], are_png[chunk.ids] = shapes.T
         progress.add(len(shapes))
     table["label"] = manifest.samples["label"]
     # RandomState, not default_rng: NumPy promises that its stream never changes between versions.
     draws = np.random.RandomState([manifest.seed & 0xFFFFFFFF, 0xBE70]).random_sample(len(table))
-    table["mode"] = np.where(draws < {"jpg": 1.0, "proportion": JPG_SHARE, "raw": 0.0}[mode], JPG, RAW)
+    as_jpg = draws < {"jpg": 1.0, "proportion": JPG_SHARE, "raw": 0.0}[mode]
+    table["mode"] = np.where(as_jpg & ~are_png, JPG, RAW)
     pixels = table["width"].astype(np.uint64) * table["height"] * np.uint64(3)
     table["size"] = np.where(table["mode"] == RAW, pixels, manifest.samples["size"])
     return table
 
 
 def _measure_chunk(chunk: _Chunk, stopped: Callable[[], bool]) -> npt.NDArray[np.int64]:
-    """Width and height of each image, ``(n, 2)``."""
+    """Width and height of each image, and 1 if it is a PNG, ``(n, 3)``."""
     import simplejpeg  # noqa: PLC0415 - data preparation as such works without it
 
-    shapes = np.empty((len(chunk.rows), 2), dtype=np.int64)
+    shapes = np.empty((len(chunk.rows), 3), dtype=np.int64)
     for row, image in enumerate(_images(chunk, stopped, partial(_head, simplejpeg.decode_jpeg_header))):
         shapes[row] = image
     return shapes
@@ -165,12 +174,15 @@ def _measure_chunk(chunk: _Chunk, stopped: Callable[[], bool]) -> npt.NDArray[np
 
 def _head(
     read_header: Callable[[bytes], tuple[int, int, str, str]], tar: int, offset: int, size: int
-) -> tuple[int, int]:
+) -> tuple[int, int, bool]:
+    head = os.pread(tar, min(size, _HEADER_BYTES), offset)
+    if is_png(head):
+        return *_PNG_SIZE.unpack_from(head), True
     try:
-        height, width, *_ = read_header(os.pread(tar, min(size, _HEADER_BYTES), offset))
+        height, width, *_ = read_header(head)
     except ValueError:  # a long thumbnail comes first
         height, width, *_ = read_header(os.pread(tar, size, offset))
-    return width, height
+    return width, height, False
 
 
 def _images(chunk: _Chunk, stopped: Callable[[], bool], read: Callable[[int, int, int], _T]) -> Iterator[_T]:
@@ -265,8 +277,8 @@ def _fill_chunk(task: _FillTask, stopped: Callable[[], bool]) -> None:
     handle = os.open(task.beton, os.O_WRONLY)
     try:
         images = _images(task.chunk, stopped, lambda tar, offset, size: os.pread(tar, size, offset))
-        for jpeg, row, place in zip(images, task.table, task.pointers.tolist(), strict=True):
-            content = _pixels(jpeg) if row["mode"] == RAW else jpeg
+        for image, row, place in zip(images, task.table, task.pointers.tolist(), strict=True):
+            content = _pixels(image) if row["mode"] == RAW else image
             if len(content) != row["size"]:
                 raise DataPrepError(f"{task.chunk.tar}: changed while it was read; run the same command again")
             os.pwrite(handle, content, place)
@@ -275,7 +287,10 @@ def _fill_chunk(task: _FillTask, stopped: Callable[[], bool]) -> None:
         os.close(handle)
 
 
-def _pixels(jpeg: bytes) -> bytes:
+def _pixels(image: bytes) -> bytes:
     import simplejpeg  # noqa: PLC0415
 
-    return bytes(simplejpeg.decode_jpeg(jpeg, colorspace="RGB").data)
+    if is_png(image):
+        with Image.open(io.BytesIO(image)) as opened:
+            return to_rgb(opened).tobytes()
+    return bytes(simplejpeg.decode_jpeg(image, colorspace="RGB").data)

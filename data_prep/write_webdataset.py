@@ -1,8 +1,8 @@
 """Write one shard: an ordinary WebDataset tar that comes out byte for byte the same every time.
 
-Members are pairs ``00000017.cls`` (the label as text) and ``00000017.jpg``, the number being the sample's place in
-the plan. Owner and time are fixed, so the bytes depend on the images alone. The tar is written under another name and
-renamed when it is safely on the disk: a file with a shard's name is a whole shard.
+Members are pairs ``00000017.cls`` (the label as text) and ``00000017.jpg`` (or ``.png``), the number being the sample's
+place in the plan. Owner and time are fixed, so the bytes depend on the images alone. The tar is written under another
+name and renamed when it is safely on the disk: a file with a shard's name is a whole shard.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from .clean import is_png
 from .errors import DataPrepError
 from .files import whole_file
 
@@ -23,7 +24,7 @@ class StoredShard(NamedTuple):
     Attributes:
         size: bytes of the tar.
         sha256: its checksum in hexadecimal.
-        places: per sample, in order: offset and size of its JPEG within the tar.
+        places: per sample, in order: offset and size of its image within the tar.
     """
 
     size: int
@@ -50,7 +51,7 @@ def write_shard(path: Path, samples: Iterable[tuple[int, bytes, int]]) -> Stored
 
     Args:
         path: the shard's name.
-        samples: triples (number, JPEG bytes, label); numbers ascend.
+        samples: triples (number, bytes of a JPEG or PNG, label); numbers ascend.
 
     Raises:
         DataPrepError: if the disk is full or may not be written to.
@@ -69,13 +70,14 @@ def _write_tar(file: IO[bytes], samples: Iterable[tuple[int, bytes, int]]) -> St
 
     hashing = _HashingFile(file)
     with webdataset.TarWriter(hashing, user="", group="", mtime=0, encoder=False) as writer:
-        for number, jpeg, label in samples:
-            writer.write({"__key__": f"{number:08d}", "jpg": jpeg, "cls": str(label).encode()})
+        for number, image, label in samples:
+            extension = "png" if is_png(image) else "jpg"
+            writer.write({"__key__": f"{number:08d}", extension: image, "cls": str(label).encode()})
     file.flush()
     return StoredShard(hashing.size, hashing.sha256.hexdigest(), _find_places(Path(file.name)))
 
 
 def _find_places(path: Path) -> list[tuple[int, int]]:
-    """Read back where the JPEGs came to lie, rather than assume it."""
+    """Read back where the images came to lie, rather than assume it."""
     with tarfile.open(path) as tar:
-        return [(member.offset_data, member.size) for member in tar if member.name.endswith(".jpg")]
+        return [(member.offset_data, member.size) for member in tar if member.name.endswith((".jpg", ".png"))]
