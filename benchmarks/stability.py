@@ -1,7 +1,7 @@
 """Which residual designs train at depth 24 and 36, which stall and which diverge: `model.residual` on digits.
 
     cait prep digits --out data/digits --image-size 24
-    python benchmarks/stability.py                           ten designs, two depths: half an hour on two idle cores
+    python benchmarks/stability.py                           ten designs, two depths: half an hour on an idle core
     python benchmarks/stability.py --settings recipe harsh   and again without a net
     python benchmarks/stability.py --variants pre_norm layer_scale --depths 36 --seeds 0 1 2
 
@@ -145,7 +145,7 @@ def _shown(loss: float | None) -> str:
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Options that say where the trainings are, and which."""
     parser.add_argument("--depths", type=int, nargs="+", default=[24, 36], help="self-attention layers; default: 24 36")
-    parser.add_argument("--steps", type=int, default=240, help="of each training; default: 240")
+    parser.add_argument("--steps", type=int, default=200, help="of each training; default: 200")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--data", type=Path, default=Path("data/digits"), help="default: data/digits")
     parser.add_argument("--runs", type=Path, default=Path("runs/stability"), help="run directories; runs/stability")

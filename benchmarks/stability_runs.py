@@ -107,10 +107,11 @@ def train(member: Member, place: Place) -> None:
     batch = load_config(member.config).config.training.global_batch
     words = ["train", str(member.config), "--processes", "1", "--run-dir", str(run.path)]
     words += place.overrides(member, _train_split(place).num_samples, batch)
+    # Layers this narrow gain little from a second thread, and lose a lot to it where others want the core.
     with log.open("a") as file:
         child = subprocess.Popen(
             [sys.executable, "-c", "from cait_dist.cli import main; main()", *words],
-            stdout=file, stderr=subprocess.STDOUT, cwd=ROOT,
+            stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         try:
             child.wait()
