@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from ..comparison import PaperDistance, PaperRow
 from ..measures import result
 from ..run_data import RunData
 from ..wording import setting
+from .paper_table1 import RECIPE as TABLE_1_RECIPE
+from .paper_table1 import SIZE, TRAIN_IMAGES, Table1Cell, cell_of
 
 METRIC = "val/top1"
-TRAIN_IMAGES, VAL_IMAGES, CLASSES = 1_281_167, 50_000, 1000
-PRETRAINED_AT = 224
+VAL_IMAGES, CLASSES = 50_000, 1000
+PRETRAINED_AT = SIZE
 
 _ARCHITECTURE = ("patch_size", "embed_dim", "depth", "depth_token_only", "num_heads", "mlp_ratio")
 """Settings of the model that make another model of a variant."""
@@ -56,7 +58,7 @@ _DROP_PATH = {"XXS24": 0.05, "XXS36": 0.1, "XS24": 0.05, "XS36": 0.1, "S24": 0.1
 
 @cache
 def paper_rows() -> tuple[PaperRow, ...]:
-    """All published results that have a source."""
+    """All published results of the models that have a source."""
     with Path(__file__).with_name("paper_rows.csv").open(encoding="utf-8", newline="") as file:
         return tuple(
             PaperRow(
@@ -73,11 +75,12 @@ def paper_rows() -> tuple[PaperRow, ...]:
 
 
 def paper_distance(run: RunData) -> PaperDistance:
-    """The published result of a run's model, and the distance to it or why there is none."""
-    found = _row_of(run)
+    """The published result of a run's model or ablation, and the distance to it or why there is none."""
+    cell = cell_of(run)
+    found = _row_of(run) if cell is None else cell.row
     if isinstance(found, str):
         return PaperDistance(None, None, (found,))
-    reasons = tuple(_reasons(run, found))
+    reasons = tuple(_model_distance_reasons(run, found) if cell is None else _cell_reasons(run, cell))
     return PaperDistance(found, None if reasons else result(run, METRIC) - found.top1, reasons)
 
 
@@ -109,14 +112,26 @@ def _changed(run: RunData, rows: list[PaperRow]) -> str:
     return ", ".join(f"{key}={setting(run.config[f'model.{key}'])}" for key in set_ones)
 
 
-def _reasons(run: RunData, row: PaperRow) -> Iterator[str]:
+def _model_distance_reasons(run: RunData, row: PaperRow) -> Iterator[str]:
     if row.distilled:
         yield "the published model was distilled from a teacher"
     if row.image_size != PRETRAINED_AT:
         yield f"the published model was trained at {PRETRAINED_AT} pixels and fine-tuned at {row.image_size}"
+    drop_path = _DROP_PATH.get(row.model.removeprefix("CaiT-")) if row.image_size == PRETRAINED_AT else None
+    recipe = _RECIPE | ({} if drop_path is None else {"model.drop_path_rate": drop_path})
+    yield from _reasons(run, row, recipe)
+
+
+def _cell_reasons(run: RunData, cell: Table1Cell) -> Iterator[str]:
+    if not cell.finished:
+        yield "the published run did not train to its end"
+    yield from _reasons(run, cell.row, _RECIPE | TABLE_1_RECIPE)
+
+
+def _reasons(run: RunData, row: PaperRow, recipe: Mapping[str, Any]) -> Iterator[str]:
     yield from _model_reasons(run, row)
     yield from _data_reasons(run)
-    yield from _recipe_reasons(run, row)
+    yield from _recipe_reasons(run, recipe)
     if not run.finished:
         yield "it was not trained to its end"
     if METRIC not in run.curves:
@@ -149,10 +164,8 @@ def _data_reasons(run: RunData) -> Iterator[str]:
             yield f"{images:,} {what} instead of {wanted:,}"
 
 
-def _recipe_reasons(run: RunData, row: PaperRow) -> Iterator[str]:
-    drop_path = _DROP_PATH.get(row.model.removeprefix("CaiT-")) if row.image_size == PRETRAINED_AT else None
-    wanted = _RECIPE | ({} if drop_path is None else {"model.drop_path_rate": drop_path})
-    for key, value in wanted.items():
+def _recipe_reasons(run: RunData, recipe: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in recipe.items():
         have, want, name = setting(run.config.get(key)), setting(value), key.rpartition(".")[2]
         if key not in run.config:
             yield f"its {name} is not known"

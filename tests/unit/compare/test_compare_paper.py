@@ -1,6 +1,7 @@
 """The published results, each with its source, and the distance to them only where it means something."""
 
 import csv
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from compared_runs import a_run
 import cait_dist.compare
 from cait_dist.compare.comparison import PaperDistance
 from cait_dist.compare.judging.paper import paper_distance, paper_rows
+from cait_dist.compare.judging.paper_table1 import table1
 from cait_dist.compare.run_data import RunData, SetFacts
+from cait_dist.config import flatten, load_config
+from cait_dist.models.architecture import Architecture
 from cait_dist.models.zoo import architecture, list_models
 from cait_dist.planning.flops import count_macs, count_params
 
@@ -48,6 +52,19 @@ DISTILLED = {
     ("CaiT-M36", 448): 86.3,
     ("CaiT-M48", 448): 86.5,
 }
+
+
+ABLATIONS = Path(__file__).resolve().parents[3] / "configs" / "ablations"
+TABLE_1 = {
+    "pre_norm": (79.9, 80.7, 81.0, 81.9),
+    "rezero_adapted": (78.3, 80.1, 80.8, 81.6),
+    "t_fixup_adapted": (79.4, 81.7, 81.5, 82.1),
+    "fixup_adapted": (80.7, 82.0, 82.3, 82.4),
+    "scalar": (80.4, 81.6, 81.1, 81.6),
+    "layer_scale": (80.5, 81.7, 82.4, 82.9),
+}
+UNIFORM = (79.9, 80.1, 78.9, 78.9)
+DEPTHS = (12, 18, 24, 36)
 
 
 def paper_run(settings: dict[str, Any] | None = None, top1: float = 82.5, **facts: Any) -> RunData:
@@ -166,3 +183,92 @@ def test_settings_that_an_old_run_does_not_tell_are_reasons() -> None:
     config = {key: value for key, value in run.config.items() if key != "data.repeats"}
     found = paper_distance(RunData(run.name, run.source, config, run.facts, run.attempts, run.curves, run.totals))
     assert found.reasons == ("its repeats is not known",)
+
+
+def ablation_run(file: str = "table1_stabilisation/depth_24.yaml", top1: float = 82.0, **more: Any) -> RunData:
+    """A run of an ablation, with as many parameters as its network has."""
+    settings = {"model.residual": "layer_scale"} | dict(more.pop("settings", {}))
+    flat = flatten(load_config(ABLATIONS / file).config) | settings
+    model = {key.removeprefix("model."): value for key, value in flat.items() if key.startswith("model.")}
+    known = {field.name for field in fields(Architecture)} - {"num_classes"}
+    network = architecture(model["name"], **{key: value for key, value in model.items() if key in known})
+    parameters = count_params(network).total
+    facts = {**IMAGENET, "parameters": parameters, **more}
+    return a_run("ablation", top1, config=f"ablations/{file}", settings=settings, **facts)
+
+
+def test_the_cells_of_table_1_are_those_typed_by_hand() -> None:
+    adjusted = dict(zip(DEPTHS, (0.05, 0.1, 0.2, 0.25), strict=True))
+    cells = {(residual, depth, adjusted[depth]): top1 for residual, row in TABLE_1.items()
+             for depth, top1 in zip(DEPTHS, row, strict=True)}  # fmt: skip
+    cells |= {("pre_norm", depth, 0.05): top1 for depth, top1 in zip(DEPTHS, UNIFORM, strict=True)}
+    assert {(c.residual, c.depth, c.drop_path_rate): c.row.top1 for c in table1()} == cells
+    assert [(c.depth, c.drop_path_rate) for c in table1() if not c.finished] == [(24, 0.05), (36, 0.05)]
+    assert len(table1()) == len(cells)
+    assert all("public transcription" in cell.row.source for cell in table1())
+    for cell in table1():
+        model = architecture("cait_s24_224", num_heads=6, depth=cell.depth, residual=cell.residual,
+                             class_token="from_start", talking_heads=False)  # fmt: skip
+        assert (cell.row.parameters, cell.row.macs) == (count_params(model).total, count_macs(model).total)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("residual", TABLE_1)
+def test_a_run_of_a_column_of_table_1_stands_beside_its_cell(residual: str, depth: int) -> None:
+    run = ablation_run(f"table1_stabilisation/depth_{depth}.yaml", settings={"model.residual": residual})
+    found = paper_distance(run)
+    assert found.reasons == ()
+    assert found.difference == pytest.approx(82.0 - TABLE_1[residual][DEPTHS.index(depth)])
+
+
+@pytest.mark.parametrize(("depth", "reasons"), [(18, ()), (36, ("the published run did not train to its end",))])
+def test_the_first_row_is_told_from_the_second_by_stochastic_depth(depth: int, reasons: tuple[str, ...]) -> None:
+    settings = {"model.residual": "pre_norm", "model.depth": depth}
+    found = paper_distance(ablation_run("table1_stabilisation/uniform.yaml", settings=settings))
+    assert found.row is not None
+    assert (found.row.top1, found.reasons) == (UNIFORM[DEPTHS.index(depth)], reasons)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model.residual": "rezero"},
+        {"model.depth": 25},
+        {"model.embed_dim": 192},
+        {"model.num_heads": 8},
+        {"model.drop_path_rate": 0.25},
+        {"model.class_token": "average_pooling"},
+        {"model.class_token": "class_attention"},
+        {"model.talking_heads": True},
+        {"model.layer_scale_init": 0.1},
+        {"training.epochs": 400},
+        {"model.image_size": 384, "image_size": 384},
+        {"train_images": 1437},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_differs_in_anything_that_names_a_cell_has_none(settings: dict[str, Any]) -> None:
+    facts = {key: settings.pop(key) for key in ("image_size", "train_images") if key in settings}
+    assert paper_distance(ablation_run(settings=settings, **facts)).row is None
+
+
+@pytest.mark.parametrize("file", sorted(ABLATIONS.rglob("digits*.yaml")), ids=lambda file: f"{file.parent.name}")
+def test_digits_are_never_set_beside_the_paper(file: Path) -> None:
+    for depth in DEPTHS:
+        run = a_run("small", config=str(file.relative_to(ABLATIONS.parent)), settings={"model.depth": depth})
+        assert paper_distance(run).row is None
+
+
+def test_a_cell_of_another_recipe_is_no_distance_and_the_reason_is_said() -> None:
+    found = paper_distance(ablation_run(settings={"augment.mixup": 0, "evaluation.crop_ratio": 1.0}))
+    assert found.row is not None
+    assert found.row.model == "DeiT-S with 24 blocks, layer_scale, drop path 0.2"
+    assert found.reasons == ("mixup 0 instead of 0.8", "crop_ratio 1 instead of 0.875")
+
+
+def test_a_run_read_from_mlflow_where_all_settings_are_text_has_the_same_cell() -> None:
+    run = ablation_run()
+    config = {key: str(value) for key, value in run.config.items()}
+    found = paper_distance(RunData(run.name, run.source, config, run.facts, run.attempts, run.curves, run.totals))
+    assert found == paper_distance(run)
+    assert found.difference == pytest.approx(-0.4)
