@@ -7,7 +7,8 @@ before and after the step, wherever ZeRO keeps them: so it is the same number at
 ``health/grad_norm/STAGE``    of the gradient that was applied: after clipping, averaged over ranks and micro-batches
 ``health/param_norm/STAGE``   of the weights after the step
 ``health/update_norm/STAGE``  of what the step changed; its share of ``param_norm`` is the learning speed one can feel
-``health/layer_scale/STAGE``  mean magnitude of LayerScale: how much of its branches a block lets through
+``health/layer_scale/STAGE``  mean magnitude of LayerScale, or of the scalars in its place: how much of its branches a
+                              block lets through
 ``health/max_attention_logit``  largest q·k / √(d/H) of all self-attention blocks, before the heads are mixed: growing
                               without end, it comes before a diverging loss (one image per rank is looked at)
 ============================  ==========================================================================================
@@ -116,7 +117,7 @@ def _stage_of(name: str) -> str:
 
 
 def _is_layer_scale(fragment: Fragment) -> bool:
-    return fragment.name.rpartition(".")[2] in ("gamma_1", "gamma_2")
+    return fragment.name.rpartition(".")[2].startswith(("gamma_", "alpha_"))
 
 
 def _square(values: Tensor) -> Tensor:

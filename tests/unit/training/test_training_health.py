@@ -9,18 +9,25 @@ import pytest
 import torch
 
 from cait_dist.models import create_model
+from cait_dist.models.branches import RESIDUALS
 from cait_dist.training.health import STAGES, HealthCheck
 from cait_dist.training.zero_partition import ZeroPartition
 
 BETA = 0.8
 
 
+SIZES = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2}
+
+
 @pytest.fixture
 def engine() -> Any:
     """What the check asks of an engine, around torch's own AdamW; DeepSpeed's are in test_step_equivalence."""
+    return engine_of(layer_scale_init=0.5)
+
+
+def engine_of(**design: Any) -> Any:
     torch.manual_seed(0)
-    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "layer_scale_init": 0.5}
-    model = create_model("cait_xxs24_224", num_classes=5, **sizes)
+    model = create_model("cait_xxs24_224", num_classes=5, **SIZES, **design)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(BETA, 0.99), weight_decay=0.1)
     return SimpleNamespace(
         module=model, basic_optimizer=optimizer, optimizer=optimizer, zero_optimization_stage=lambda: 0
@@ -92,6 +99,22 @@ def test_layer_scale_is_the_mean_magnitude(measured: tuple[dict[str, float], dic
     for stage, begin in (("self_attention", "blocks."), ("class_attention", "blocks_token_only.")):
         gammas = [t for name, t in known["after"].items() if name.startswith(begin) and "gamma_" in name]
         assert values[f"health/layer_scale/{stage}"] == pytest.approx(float(torch.cat(gammas).abs().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("residual", [name for name, branch in RESIDUALS.items() if branch.scale != "channel"])
+def test_where_branches_have_one_scalar_each_it_is_that_of_the_scalars(residual: str) -> None:
+    engine = engine_of(residual=residual, **({"layer_scale_init": 0.5} if residual == "scalar" else {}))
+    scalars = {name: p for name, p in engine.module.named_parameters() if ".alpha_" in name}
+    with torch.no_grad():
+        for number, scalar in enumerate(scalars.values(), 1):
+            scalar.fill_((-1) ** number * number)
+    check = HealthCheck(engine, ZeroPartition(engine, 0, 1), Alone())  # type: ignore[arg-type]
+    check.begin()
+    values = check.end()
+    for stage, begin in (("self_attention", "blocks."), ("class_attention", "blocks_token_only.")):
+        mine = [float(p.detach().abs()) for name, p in scalars.items() if name.startswith(begin)]
+        assert len(mine) == {"none": 0}.get(RESIDUALS[residual].scale, 6 if stage == "self_attention" else 4)
+        assert values[f"health/layer_scale/{stage}"] == pytest.approx(sum(mine) / max(len(mine), 1))
 
 
 def test_the_largest_attention_logit(measured: tuple[dict[str, float], dict[str, Any]]) -> None:
