@@ -50,7 +50,8 @@ def residual_norms(
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.residual_norms(subject, output_folder(out or subject.folder), images or [], count, batch, _progress))
+    folder = output_folder(out or subject.folder)
+    _tell(subject, figures.residual_norms(subject, folder, images or [], count, batch, _progress))
 
 
 @analyse_app.command("attention-maps")
@@ -72,7 +73,8 @@ def attention_maps(
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.attention_maps(subject, output_folder(out or subject.folder), images or [], count, batch, _progress))
+    folder = output_folder(out or subject.folder)
+    _tell(subject, figures.attention_maps(subject, folder, images or [], count, batch, _progress))
 
 
 @analyse_app.command("layer-scale")
@@ -84,7 +86,7 @@ def layer_scale(place: Place, step: Step = None, weights: Weights = "raw", out: 
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.layer_scale(subject, output_folder(out or subject.folder)))
+    _tell(subject, figures.layer_scale(subject, output_folder(out or subject.folder)))
 
 
 @analyse_app.command("head-mixing")
@@ -97,7 +99,7 @@ def head_mixing(place: Place, step: Step = None, weights: Weights = "raw", out: 
     from cait_dist.analysis import figures  # noqa: PLC0415
 
     subject = _subject(place, step, weights)
-    _tell(figures.mixing(subject, output_folder(out or subject.folder)))
+    _tell(subject, figures.mixing(subject, output_folder(out or subject.folder)))
 
 
 def _subject(place: Path, step: str | None, weights: str) -> "Subject":
@@ -110,9 +112,20 @@ def _subject(place: Path, step: str | None, weights: str) -> "Subject":
     return subject_of_run(*open_weights(place, step, weights))
 
 
-def _tell(files: list[Path]) -> None:
+def _tell(subject: "Subject", files: list[Path]) -> None:
     for path in files:
         typer.echo(f"wrote {path}")
+    if "run" in subject.source:
+        _mirror(Path(subject.source["run"]), files)
+
+
+def _mirror(run_dir: Path, files: list[Path]) -> None:
+    """What lies in the run directory, MLflow shows."""
+    from cait_dist.tracking.sync import sync_analyses  # noqa: PLC0415
+
+    inside = (run_dir / "analysis").resolve()
+    if any(path.resolve().is_relative_to(inside) for path in files) and (news := sync_analyses(run_dir)):
+        typer.echo(news, err=True)
 
 
 def _progress(batches: Iterable[_T], total: int) -> Iterator[_T]:

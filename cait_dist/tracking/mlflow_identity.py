@@ -50,9 +50,7 @@ class Identity:
 
     def find_or_create(self, client: Any, facts: RunFacts, ask: Ask) -> None:
         """Find the run in MLflow; create it where there is none, be it that it was deleted or the database is new."""
-        known = read_json(self._run.mirror)
-        if known and known["uri"] == self._uri and _is_there(client, known["run_id"], ask):
-            self._facts = dict(known)
+        if self.find(client, ask):
             return
         experiment = ask(experiment_id, client, self._experiment, self._uri, self._run.path.parent)
         # An answer may have been lost on its way: then the run is there, and nobody wrote it down.
@@ -60,6 +58,14 @@ class Identity:
         mirror = found[0] if found else self._create(client, experiment, facts, ask)
         self._facts = {"uri": self._uri, "experiment": self._experiment, "run_id": mirror.info.run_id}
         self.remember()
+
+    def find(self, client: Any, ask: Ask) -> bool:
+        """Take the run that mlflow.json names, if MLflow has it; returns whether it does."""
+        known = read_json(self._run.mirror)
+        if not known or known["uri"] != self._uri or not _is_there(client, known["run_id"], ask):
+            return False
+        self._facts = dict(known)
+        return True
 
     def _create(self, client: Any, experiment: str, facts: RunFacts, ask: Ask) -> Any:
         # The parent must be told now for MLflow to show the run under it.

@@ -149,6 +149,7 @@ class MlflowMirror:
         mlflow_run.end(ending)
         try:
             mlflow_run.show_files(ending.artifacts)
+            mlflow_run.send_analyses()
         except SupersededError:
             raise
         except Exception as error:  # a store for files is another service, with errors of its own

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .analysis_files import unsent_analyses
 from .metrics import Row
 from .metrics_tail import Batch, Cursor, MetricsTail
 from .mlflow_client import bound_client, load_mlflow
@@ -98,6 +99,14 @@ class MlflowRun:
             self._set_tags({"run_key": facts.key, **facts.tags})
             self._call_extras()
 
+    def reopen(self) -> bool:
+        """Connect to the run that mlflow.json names, and change nothing of it; returns whether MLflow has it."""
+        self._check()
+        load_mlflow()
+        with one_writer(self._uri):
+            self._client = bound_client(self._uri)
+            return self._identity.find(self._client, self._ask)
+
     def send(self, durable: float, progress: Callable[[int], None] = lambda _: None) -> int:
         """Send what MLflow lacks and no later attempt will do again.
 
@@ -151,6 +160,17 @@ class MlflowRun:
             for file in files:
                 if file.is_file():
                     self._ask(self._client.log_artifact, self.run_id, str(file))
+
+    def send_analyses(self) -> int:
+        """Log what `cait analyse` has written since it was last sent; returns how many files that is."""
+        sent = dict(self._identity["analyses"] or {})
+        new = list(unsent_analyses(self._run, sent))
+        for found in new:
+            with one_writer(self._uri):
+                self._ask(self._client.log_artifact, self.run_id, str(found.file), found.folder)
+            sent[found.name] = found.digest
+            self._identity.remember(analyses=sent)
+        return len(new)
 
     @property
     def total_bytes(self) -> int:

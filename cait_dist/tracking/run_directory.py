@@ -13,6 +13,7 @@
         rank-1.log …         output of the other ranks
       checkpoints/step-00001234/
       predictions/val-raw.npz  what the last evaluation said about each image
+      analysis/step-…/       what `cait analyse` found in the weights: pictures and values
       mlflow.json            which MLflow run mirrors this directory, and up to which step
 """
 
@@ -37,6 +38,7 @@ class RunDirectory:
         self.config = path / "config.yaml"
         self.record = path / "run.json"
         self.checkpoints = path / "checkpoints"
+        self.analysis = path / "analysis"
         self.mirror = path / "mlflow.json"
 
     @classmethod

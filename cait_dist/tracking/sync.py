@@ -18,7 +18,9 @@ from .mlflow_client import MlflowMissingError
 from .mlflow_facts import durable_step, read_ending, read_facts
 from .mlflow_mirror import default_uri
 from .mlflow_run import MlflowRun, first_line
+from .registry import place_of
 from .run_directory import RunDirectory, RunDirectoryError
+from .sqlite_file import SQLITE
 
 Report = Callable[[int, int], None]
 """Told bytes done, and all of them."""
@@ -98,6 +100,7 @@ def _send(mlflow_run: MlflowRun, run: RunDirectory, target: str, report: Report)
             sent += mlflow_run.send_tail()
         mlflow_run.end(ending)
         mlflow_run.show_files(ending.artifacts)
+        mlflow_run.send_analyses()
     except RunDirectoryError:
         raise
     except MlflowMissingError as error:
@@ -107,6 +110,44 @@ def _send(mlflow_run: MlflowRun, run: RunDirectory, target: str, report: Report)
             f"{run.path}: MLflow at {target} does not take it ({first_line(error)}): call this again when it does"
         ) from error
     return sent
+
+
+def sync_analyses(run_dir: Path) -> str | None:
+    """Send what `cait analyse` wrote into a run that is in MLflow already. It fails in no way but by saying so.
+
+    Args:
+        run_dir: of any run
+
+    Returns:
+        a line that says what became of it; None where the run is not mirrored
+    """
+    run = RunDirectory(run_dir)
+    if not run.mirror.is_file():
+        return None
+    later = f"`cait track sync {run_dir}` sends them later"
+    if run.is_live():
+        return f"{run_dir} is at work: it sends these files to MLflow at its end"
+    try:
+        with _alone(run):
+            place = place_of(run)
+            mlflow_run = MlflowRun(run, place.uri, "", tell=_warn, check=_fence(run))
+            if not _has_database(place.uri) or not mlflow_run.reopen():
+                return f"MLflow at {place.uri} does not have this run any more: {later}"
+            new = mlflow_run.send_analyses()
+    except RunDirectoryError as error:
+        return f"MLflow does not have these files: {error}; {later}"
+    except Exception as error:  # MLflow, its database and the network raise many kinds
+        return f"MLflow does not have these files ({first_line(error)}): {later}"
+    return (
+        f"sent to MLflow at {place.uri}, under analysis/: {new} new"
+        if new
+        else f"MLflow at {place.uri} has these files already"
+    )
+
+
+def _has_database(uri: str) -> bool:
+    """A database file that is gone would be made anew."""
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
 
 
 def _fence(run: RunDirectory) -> Callable[[], None]:
