@@ -57,7 +57,7 @@ class Subject:
         """The value with which LayerScale, or the scalar in its place, started; None if that is not known."""
         if self.config is None:
             return None
-        return architecture(self.config.model.name, **_overrides(self.config)).branch_start
+        return architecture(self.config.model.name, **self.config.model.overrides).branch_start
 
     def model(self, device: torch.device) -> Cait:
         """The model with its weights, in fp32 and evaluation mode.
@@ -69,7 +69,7 @@ class Subject:
             model = _read_off(self.weights, str(self.source["file"]))
         else:
             classes = self.weights["head.weight"].shape[0]
-            model = create_model(self.config.model.name, num_classes=classes, **_overrides(self.config))
+            model = create_model(self.config.model.name, num_classes=classes, **self.config.model.overrides)
             model.load_state_dict(self.weights)
         return model.to(device).eval()
 
@@ -116,10 +116,6 @@ def subject_of_file(path: Path) -> Subject:
         std=usual.std,
         crop_ratio=1.0,
     )
-
-
-def _overrides(config: RunConfig) -> dict[str, Any]:
-    return config.model.model_dump(exclude={"name", "init_from", "num_classes"})
 
 
 def _count(weights: Mapping[str, Tensor], stage: str) -> int:

@@ -64,4 +64,4 @@ def _architecture_of(run_dir: Path) -> "Architecture":
     from cait_dist.tracking.run_directory import RunDirectory  # noqa: PLC0415
 
     model = load_config(RunDirectory.existing(run_dir).config).config.model
-    return architecture(model.name, **model.model_dump(exclude={"name", "init_from", "num_classes"}))
+    return architecture(model.name, **model.overrides)

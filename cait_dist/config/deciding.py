@@ -4,14 +4,14 @@ MAY_CHANGE = (
     "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",
     "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
     "training.log_every", "training.health_every", "training.collective_timeout", "evaluation.", "tracking.",
-    "model.init_from",
+    "model.init_from", "model.init_weights",
 )  # fmt: skip
 """May change when a run is resumed: how the work is done. Everything else decides what is computed."""
 
 NAMES_THE_RUN = ("name", "runs_dir", "tracking.")
 """Says which run it is and where it is kept, nothing about it."""
 
-DECIDES_FROM_THE_START = ("training.precision", "model.init_from", "evaluation.crop_ratio")
+DECIDES_FROM_THE_START = ("training.precision", "model.init_from", "model.init_weights", "evaluation.crop_ratio")
 """May change when a run is resumed, yet makes another result of a run that begins with it."""
 
 

@@ -1,7 +1,7 @@
 """Which CaiT to train. Everything left at ``null`` takes the value of the named variant."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -61,7 +61,12 @@ class ModelConfig(Section):
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout after embeddings, projections and MLP layers")
     attn_drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout on the mixed attention map")
     init_from: UserPath | None = Field(
-        None, description="weights to start from (.safetensors, or .pth of deit or timm)"
+        None,
+        description="weights to start from: a run, one of its checkpoints, or a file (.safetensors, or .pth of deit or"
+        " timm); positions are resized, a head of another width is not taken",
+    )
+    init_weights: Literal["raw", "ema"] = Field(
+        "raw", description="which weights of a run to start from: raw, or ema, its moving average"
     )
 
     @model_validator(mode="after")
@@ -69,6 +74,11 @@ class ModelConfig(Section):
         if problems := list(self._disagreements()):
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What makes the network, besides the variant's name and the width of its head, which the data may decide."""
+        return self.model_dump(exclude={"name", "init_from", "init_weights", "num_classes"})
 
     def _disagreements(self) -> Iterator[str]:
         # What depends on the variant's own numbers too is for cait_dist.models.Architecture to say.

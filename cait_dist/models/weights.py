@@ -81,7 +81,23 @@ def load_weights(model: nn.Module, path: str | Path, *, strict_head: bool = Fals
             unchanged then.
     """
     path = Path(path)
-    weights = read_state_dict(path)
+    return fit_weights(model, read_state_dict(path), path, strict_head=strict_head)
+
+
+def fit_weights(
+    model: nn.Module, weights: dict[str, Tensor], path: Path, *, strict_head: bool = False
+) -> WeightsReport:
+    """Fills a model with tensors by name, as :func:`load_weights`.
+
+    Args:
+        model: See there.
+        weights: Names to tensors; changed where something had to be resized or left out.
+        path: Where they come from, for messages.
+        strict_head: See there.
+
+    Raises:
+        ValueError: If they do not fit the model, which is unchanged then.
+    """
     expected = model.state_dict()
     resized = _fit_positions(weights, expected)
     dropped = None if strict_head else _drop_head(weights, expected)

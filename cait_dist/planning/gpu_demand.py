@@ -44,7 +44,7 @@ def demand(model: str, arch: Architecture, mfu: float) -> Demand:
 
 def demands(config: ModelConfig, num_classes: int, mfu: float) -> list[Demand]:
     """The configuration's own model first, then the ten variants at its resolution, where they can have it."""
-    overrides = config.model_dump(exclude={"name", "init_from", "num_classes"})
+    overrides = config.overrides
     own = architecture(config.name, num_classes=num_classes, **overrides)
     found = [demand("this configuration", own, mfu)]
     for variant in VARIANTS:

@@ -25,9 +25,9 @@ from .evaluate_precisely import evaluation_precision, products_in_fp32
 from .evaluation_record import Question, Result
 from .evaluation_sets import OpenSet, open_set
 from .export import KINDS
+from .initial_model import build_model
 from .parallel import autocast_forward, linear_as_at_stage_3, parameter_dtype, uses_autocast
 from .plan import image_size_of
-from .preflight import build_model
 
 
 class Evaluator:

@@ -18,7 +18,7 @@ from cait_dist.config import RunConfig
 from cait_dist.models import Cait
 
 from .ema import MovingAverage
-from .preflight import build_model
+from .initial_model import build_model
 from .process_group import World
 from .zero_partition import ZeroPartition
 

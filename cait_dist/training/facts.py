@@ -61,8 +61,7 @@ def mfu(facts: dict[str, Any], images_per_second: float, devices: int) -> float 
 
 def _macs(config: RunConfig, plan: Plan) -> int:
     """Multiply-adds of one forward pass of one image."""
-    overrides = config.model.model_dump(exclude={"name", "init_from", "num_classes"})
-    return count_macs(architecture(config.model.name, num_classes=plan.num_classes, **overrides)).total
+    return count_macs(architecture(config.model.name, num_classes=plan.num_classes, **config.model.overrides)).total
 
 
 def _device(device: torch.device, precision: str) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 import torch
 
 from cait_dist.config import RunConfig
-from cait_dist.config.model import ModelConfig
 from cait_dist.data.cache_needs import check_cache
 from cait_dist.data.errors import CacheError, RemoteError
-from cait_dist.models import Cait, create_model
-from cait_dist.models.weights import load_weights
 
+from .checkpoint_files import list_checkpoints
 from .evaluation_sets import open_truth
+from .initial_model import build_model, missing_weights
 from .plan import CannotStartError, Plan, make_plan
 
 
@@ -32,29 +31,12 @@ def preflight(config: RunConfig, processes: int) -> Plan:
         problems.append(str(error))
     problems += _evaluation_problems(config, plan)
     problems += [] if problems else _cache_problems(config)
-    if config.model.init_from is not None and not config.model.init_from.is_file():
-        problems.append(f"'model.init_from': there is no file {config.model.init_from}")
+    # A run that has a checkpoint goes on from there.
+    if not list_checkpoints(config.run_dir / "checkpoints"):
+        problems += missing_weights(config)
     if plan is None or problems:
         raise CannotStartError(problems)
     return plan
-
-
-def build_model(config: ModelConfig, num_classes: int) -> Cait:
-    """The model as configured, with freshly drawn weights."""
-    overrides = config.model_dump(exclude={"name", "init_from", "num_classes"})
-    return create_model(config.name, num_classes=num_classes, **overrides)
-
-
-def initial_model(config: RunConfig, num_classes: int) -> tuple[Cait, list[str]]:
-    """The model a run starts from, the same on every rank, and what is to be said about loaded weights."""
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, num_classes)
-    if config.model.init_from is None:
-        return model, []
-    try:
-        return model, [str(load_weights(model, config.model.init_from))]
-    except ValueError as error:
-        raise CannotStartError([f"'model.init_from': {error}"]) from error
 
 
 def _evaluation_problems(config: RunConfig, plan: Plan | None) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from cait_dist.config import RunConfig
 
 from .checkpoint import read_weights
-from .checkpoint_files import CheckpointError, list_checkpoints
+from .checkpoint_files import Checkpoint, CheckpointError, list_checkpoints
 from .evaluation_request import ALL, NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
 from .export import KINDS
 
@@ -30,6 +30,18 @@ def open_weights(
     Raises:
         ValueError: of the project's own kinds, if there is no such run, checkpoint or kind of weights
     """
+    run, config, checkpoint, kind = find_weights(place, step, weights)
+    if damage := checkpoint.damage():
+        raise CheckpointError(f"checkpoint {checkpoint.path} is damaged: {damage}; choose another --step")
+    return run, config, read_weights(checkpoint, KINDS[kind]), checkpoint.step, kind, checkpoint.digest
+
+
+def find_weights(place: Path, step: str | None = None, weights: str = "raw") -> tuple[Path, RunConfig, Checkpoint, str]:
+    """Where weights lie, without reading them; arguments and errors as `open_weights`.
+
+    Returns:
+        run directory, configuration, checkpoint, kind of weights
+    """
     if step == ALL:
         raise EvaluationError("--step must be a number or 'newest': one checkpoint is looked at")
     request = Request(place, step, (weights,))
@@ -41,7 +53,4 @@ def open_weights(
         steps = ", ".join(str(checkpoint.step) for checkpoint in list_checkpoints(run.checkpoints)) or "none"
         wanted = f" of step {step}" if step not in (None, NEWEST) else ""
         raise EvaluationError(f"{place}: there is no complete checkpoint{wanted} (complete: {steps})")
-    checkpoint = found[0]
-    if damage := checkpoint.damage():
-        raise CheckpointError(f"checkpoint {checkpoint.path} is damaged: {damage}; choose another --step")
-    return run.path, config, read_weights(checkpoint, KINDS[kind]), checkpoint.step, kind, checkpoint.digest
+    return run.path, config, found[0], kind

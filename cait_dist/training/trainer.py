@@ -30,11 +30,11 @@ from .evaluate_precisely import model_to_evaluate
 from .evaluation_sets import open_set
 from .facts import gather_facts, mfu, write_facts
 from .health import HealthCheck
+from .initial_model import initial_model
 from .optimizer import set_learning_rate
 from .parallel import parallelize
 from .plan import make_plan
 from .preempt import StopRequest
-from .preflight import initial_model
 from .process_group import World
 from .recorder import Recorder
 from .schedule import learning_rate
@@ -76,8 +76,8 @@ class Trainer:
         self._plan = make_plan(config, world.size)
         self.step = 0
         self._evaluated_step, self._trained_seconds, self._best = 0, 0.0, dict[str, float]()
-        notes = self._build()
-        notes += self._resume(resume_step)
+        checkpoint, notes = self._choose(resume_step)
+        notes += self._build(checkpoint)
         self._eval_sets = [
             open_set(config, chosen, self._plan.image_size, world.rank, world.size) for chosen in config.evaluation.sets
         ]
@@ -126,9 +126,9 @@ class Trainer:
         self._health.begin()
         return self._stepper.run(batches), self._health.end()
 
-    def _build(self) -> list[str]:
+    def _build(self, checkpoint: Checkpoint | None) -> list[str]:
         config, world = self._config, self._world
-        model, notes = initial_model(config, self._plan.num_classes)
+        model, notes = initial_model(config, self._plan.num_classes, resumed=checkpoint is not None)
         self._engine = parallelize(model, config.training, config.optimizer, self._plan.batches, world)
         self._normalize = Normalize(config.augment.mean, config.augment.std).to(world.device)
         self._partition = ZeroPartition(self._engine, world.rank, world.size)
@@ -138,19 +138,19 @@ class Trainer:
         self._stepper = TrainingStep(
             self._engine, config, self._plan.num_classes, self._plan.batches.accumulation, world, self._ema
         )
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, self._partition, self._ema)
+            self._restore(checkpoint)
         return notes
 
-    def _resume(self, resume_step: int | None) -> list[str]:
+    def _choose(self, resume_step: int | None) -> tuple[Checkpoint | None, list[str]]:
         if resume_step is None:
-            return []
+            return None, []
         notes: list[str] = []
         candidates = [c for c in list_checkpoints(self._run.checkpoints) if c.step <= resume_step]
         checkpoint = agree_on_checkpoint(candidates, self._world, notes.append)
-        if checkpoint is None:
-            return [*notes, "no intact checkpoint is left: starting from the beginning"]
-        load_checkpoint(checkpoint, self._partition, self._ema)
-        self._restore(checkpoint)
-        return [*notes, f"resumed from {checkpoint.path}"]
+        found = f"resumed from {checkpoint.path}" if checkpoint else "no intact checkpoint is left: from the beginning"
+        return checkpoint, [*notes, found]
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.step = checkpoint.step

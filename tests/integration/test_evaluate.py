@@ -31,8 +31,9 @@ from cait_dist.training.checkpoint import read_weights
 from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.evaluate_run import Evaluation
 from cait_dist.training.evaluation_request import Request
+from cait_dist.training.initial_model import initial_model
 from cait_dist.training.plan import CannotStartError
-from cait_dist.training.preflight import initial_model, preflight
+from cait_dist.training.preflight import preflight
 from cait_dist.training.saved_weights import open_weights
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from training_command import CAIT, train
 
 from cait_dist.config import load_config
 from cait_dist.models.weights import load_weights
-from cait_dist.training.preflight import build_model
+from cait_dist.training.initial_model import build_model
 
 pytestmark = pytest.mark.slow
 

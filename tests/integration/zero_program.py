@@ -24,10 +24,10 @@ from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.ema import MovingAverage
 from cait_dist.training.evaluate_precisely import model_to_evaluate
 from cait_dist.training.health import HealthCheck
+from cait_dist.training.initial_model import initial_model
 from cait_dist.training.optimizer import set_learning_rate
 from cait_dist.training.parallel import parallelize
 from cait_dist.training.plan import make_plan
-from cait_dist.training.preflight import initial_model
 from cait_dist.training.process_group import World, join
 from cait_dist.training.schedule import learning_rate
 from cait_dist.training.step import TrainingStep

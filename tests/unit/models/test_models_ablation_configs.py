@@ -21,8 +21,7 @@ COMMAND = re.compile(r"cait (train|sweep) (configs/\S+\.yaml)([^`\n]*)")
 
 def architecture_of(config: RunConfig) -> Architecture:
     model = config.model
-    overrides = model.model_dump(exclude={"name", "init_from", "num_classes"})
-    return architecture(model.name, num_classes=model.num_classes or 1000, **overrides)
+    return architecture(model.name, num_classes=model.num_classes or 1000, **model.overrides)
 
 
 def commands(text: str) -> list[tuple[str, str, list[str]]]:
