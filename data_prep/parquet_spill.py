@@ -15,7 +15,7 @@ import errno
 import fcntl
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import DataPrepError
@@ -35,13 +35,27 @@ def make_spill(path: Path, column: str, spill: Path) -> None:
     Raises:
         DataPrepError: if the parquet file is damaged or the spill cannot be written.
     """
+    spill_once(path, spill, lambda: _write_spill(path, column, spill))
+
+
+def spill_once(path: Path, spill: Path, write: Callable[[], None]) -> None:
+    """Have the spill of a file written, unless another process of this machine does it meanwhile.
+
+    Args:
+        path: the file.
+        spill: where to; its folder is made.
+        write: writes it, whole or not at all.
+
+    Raises:
+        DataPrepError: if the spill cannot be written.
+    """
     try:
         spill.parent.mkdir(parents=True, exist_ok=True)
         with spill.with_suffix(".lock").open("w") as lock:
             with contextlib.suppress(OSError):  # a file system without locks: the work may be done twice
                 fcntl.lockf(lock, fcntl.LOCK_EX)
             if not spill.exists():
-                _write_spill(path, column, spill)
+                write()
     except OSError as error:
         raise DataPrepError(
             f"{spill.parent}: cannot hold the images of {path} while they are prepared ({error.strerror or error}); "

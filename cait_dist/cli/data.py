@@ -11,7 +11,7 @@ from .cluster_options import Cluster, DryRun, refuse_without_cluster, takes_prof
 if TYPE_CHECKING:
     from launch.array import ArrayJob
 
-_SOURCE = "folder of images, ILSVRC archives, tars or parquet files; or the word digits"
+_SOURCE = "folder of images, published archives, tars or parquet files; or the word digits"
 
 
 @takes_profile_options("nodes", "gpus_per_node", "tasks_per_node", "comment")
@@ -43,6 +43,7 @@ def prep(
     \b
     cait prep IMAGES --out data/mine       IMAGES/train/CLASS/*.jpg, and val
     cait prep ILSVRC --out data/imagenet   the archives and the devkit, as they are
+    cait prep CARS --out data/cars         so are CIFAR, Flowers and iNaturalist
     cait prep V2 --out data/imagenet-v2 --split v2
     """  # noqa: D301 - the mark that keeps lines apart is a character, not two
     if cluster == "local":
