@@ -47,7 +47,7 @@ def main() -> None:
         sys.exit("\nstopped: the same command goes on from here")
     rows = [row for member in wanted for row in profiles(member, place, options.images)]
     losses = [{key: row[key] for key in ("depth", "residual", "seed", "loss_end", "top1")} for row in trained]
-    record = {**about(place), "images": options.images, "trained": losses, "rows": rows}
+    record = {**about(place, wanted), "images": options.images, "trained": losses, "rows": rows}
     del record["curve"]
     print(f"\n{table(rows)}")
     if options.out:

@@ -7,8 +7,8 @@
 
 Every training is a `cait train` of configs/ablations/table1_stabilisation/digits.yaml: width 48, the class token there
 from the start, no stochastic depth. Designs without a norm (figure 1 (b) of the paper) are trained in their own form,
-digits_own_form.yaml, without warm-up either. `harsh` is the same at a learning rate of 1e-2 in place of 3e-3 and
-without clipping the gradient.
+digits_own_form.yaml, without warm-up either. `harsh` is the same at ten times the learning rate, 3e-2, and without
+clipping the gradient.
 
 The verdict is about the training loss, with mixup and label smoothing as it is. `chance` is the loss of a model that
 predicts the frequencies of the classes, and the end is the mean of the last 20 steps.
@@ -45,6 +45,7 @@ from stability_runs import (
     Place,
     StabilityError,
     chance_loss,
+    code_of,
     hardware,
     is_over,
     members,
@@ -67,7 +68,7 @@ def main() -> None:
         sys.exit(f"stability: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped: the same command goes on from here")
-    record = {**about(place), "chance": round(chance, 4), "rule": RULE, "settings": SETTINGS, "rows": rows}
+    record = {**about(place, wanted), "chance": round(chance, 4), "rule": RULE, "settings": SETTINGS, "rows": rows}
     print(f"\n{table(rows, chance)}")
     if options.out:
         write_record(record, options.out)
@@ -98,11 +99,12 @@ def train_all(wanted: Sequence[Member], place: Place, chance: float) -> list[dic
     return rows
 
 
-def about(place: Place) -> dict[str, Any]:
+def about(place: Place, wanted: Sequence[Member]) -> dict[str, Any]:
     """What has to stand beside numbers for others to repeat them."""
     return {
         "command": shlex.join(["python", *sys.argv]),
         **describe_code(),
+        "trained_at_commits": code_of(wanted, place),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hardware": hardware(),
         "load_average": os.getloadavg(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from cait_dist.analysis.drawing import COLOURS, FAINT, INK, new_figure, save, style
 
 COLUMNS = 5
-_HEADROOM = 1.25
+ALARM = "#b3261e"
+_HEADROOM, _LARGE = 1.25, 100
+_DASHES = (0, (4, 3))
 _DEPTH_COLOURS = (*COLOURS.values(), "#5b8c5a", "#7a4fa3")
 
 
@@ -37,39 +40,47 @@ def draw(record: dict[str, Any], path: Path) -> Path:
                     axes.set_visible(False)
                     continue
                 mine = [r for r in rows if (r["setting"], r["residual"]) == (setting, variants[number])]
-                _panel(axes, mine, depths, record["chance"])
+                _panel(axes, mine, depths, record)
                 axes.set_title(variants[number], pad=3)
             for axes in panels[:, 0]:
                 axes.set_ylabel("loss")
             for axes in panels[-1]:
                 axes.set_xlabel("step")
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        parts[-1, 0].legend(handles, labels, loc="center", ncols=len(labels))
+        lines = [panels[0, 0].plot([], [], color=_colour(depths, d), label=f"{d} layers")[0] for d in depths]
+        lines += panels[0, 0].plot([], [], color=FAINT, linestyle=_DASHES, label="chance")
+        parts[-1, 0].legend(handles=lines, loc="center", ncols=len(lines))
         return save(figure, path)
 
 
-def _panel(axes: Any, rows: Sequence[dict[str, Any]], depths: Sequence[int], chance: float) -> None:
-    axes.axhline(chance, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="chance")
-    axes.set_ylim(0, _HEADROOM * chance)
-    seen = set()
+def _panel(axes: Any, rows: Sequence[dict[str, Any]], depths: Sequence[int], record: dict[str, Any]) -> None:
+    chance, losses = record["chance"], [x for row in record["rows"] for x in row["curve"] if x is not None]
+    axes.axhline(chance, color=FAINT, linewidth=1, linestyle=_DASHES)
+    axes.set_ylim(math.floor(2 * min(losses)) / 2, _HEADROOM * chance)
     for row in rows:
-        colour = _DEPTH_COLOURS[depths.index(row["depth"]) % len(_DEPTH_COLOURS)]
-        label = None if row["depth"] in seen else f"{row['depth']} layers"
-        seen.add(row["depth"])
-        _line(axes, row, colour, label)
-    words = [(depths.index(row["depth"]), f"{row['depth']}: {row['verdict']}") for row in rows]
-    for place, word in sorted(set(words)):
-        colour = INK if word.endswith("trains") else "#b3261e"
-        axes.annotate(word, (0.04, 0.04 + 0.13 * (len(depths) - 1 - place)), xycoords="axes fraction", fontsize=7,
-                      color=colour)  # fmt: skip
+        _line(axes, row, _colour(depths, row["depth"]))
+    ends = {(depths.index(row["depth"]), row["verdict"]): _end(row) for row in rows}
+    for (place, verdict), word in ends.items():
+        height = 0.05 + 0.12 * (len(depths) - 1 - place)
+        colour = INK if verdict == "trains" else ALARM
+        axes.annotate(word, (0.04, height), xycoords="axes fraction", fontsize=7, color=colour)
 
 
-def _line(axes: Any, row: dict[str, Any], colour: str, label: str | None) -> None:
+def _end(row: dict[str, Any]) -> str:
+    end = row["loss_end"]
+    shown = "not finite" if end is None else f"{end:.2f}" if end < _LARGE else f"{end:.0e}"
+    return f"{row['depth']}: {row['verdict']}, {shown}"
+
+
+def _line(axes: Any, row: dict[str, Any], colour: str) -> None:
     every = row["steps"] / len(row["curve"])
     points = [((n + 0.5) * every, loss) for n, loss in enumerate(row["curve"]) if loss is not None]
-    axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3, label=label)
+    axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3)
     if len(points) < len(row["curve"]):
         axes.plot(*points[-1], marker="x", color=colour, markersize=6, clip_on=False)
+
+
+def _colour(depths: Sequence[int], depth: int) -> str:
+    return _DEPTH_COLOURS[depths.index(depth) % len(_DEPTH_COLOURS)]
 
 
 def _title(record: dict[str, Any], setting: str) -> str:

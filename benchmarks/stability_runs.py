@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ VARIANTS = (*(name for name, branch in RESIDUALS.items() if not branch.norm), "p
             "fixup_adapted", "t_fixup_adapted", "scalar", "layer_scale")  # fmt: skip
 SETTINGS: dict[str, tuple[str, ...]] = {
     "recipe": (),
-    "harsh": ("optimizer.lr=1e-2", "optimizer.clip_grad=null"),
+    "harsh": ("optimizer.lr=3e-2", "optimizer.clip_grad=null"),
 }
-"""Beside that of the configuration: a higher learning rate, and nothing that holds a large gradient back."""
+"""Beside that of the configuration: ten times its learning rate, and nothing that holds a large gradient back."""
 LAST_STEPS, MIDDLE, NEAR_CHANCE, EVERY = 20, 50, 0.05, 5
 RULE = (
     f"`diverges`: a loss was not finite, or the end lies more than {NEAR_CHANCE:.0%} above chance; `stalls`: it lies"
@@ -178,6 +178,12 @@ def chance_loss(place: Place) -> float:
     counts = np.bincount(np.asarray(reader.labels), minlength=reader.num_classes)
     frequencies = (1 - smoothing) * counts / counts.sum() + smoothing / reader.num_classes
     return float(-(frequencies * np.log(frequencies)).sum())
+
+
+def code_of(wanted: Iterable[Member], place: Place) -> list[str]:
+    """Commits that the trainings were made with."""
+    attempts = [a for member in wanted for a in place.run(member).read_record()["attempts"]]
+    return sorted({attempt["code"].get("commit", "unknown") for attempt in attempts})
 
 
 def hardware() -> str:
