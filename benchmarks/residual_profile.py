@@ -42,9 +42,11 @@ def main() -> None:
     try:
         trained = train_all(wanted, place, chance_loss(place))
     except StabilityError as error:
-        sys.exit(f"residual profile: {error}")
+        print(f"residual profile: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit("\nstopped: the same command goes on from here")
+        print("\nstopped: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     rows = [row for member in wanted for row in profiles(member, place, options.images)]
     losses = [{key: row[key] for key in ("depth", "residual", "seed", "loss_end", "top1")} for row in trained]
     record = {**about(place, wanted), "images": options.images, "trained": losses, "rows": rows}
@@ -140,8 +142,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> Path:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_place(parser)
-    parser.add_argument("--images", type=int, default=128, help="of the evaluation set; default: 128")
-    parser.add_argument("--figure", type=Path, help="SVG (or PNG) file for the profiles")
+    parser.add_argument("--images", type=int, metavar="N", default=128, help="of the evaluation set; default: 128")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="SVG (or PNG) file for the profiles")
     return parser.parse_args()
 
 

@@ -63,11 +63,15 @@ def main() -> None:
     wanted = list(members(options.settings, options.depths, options.variants, options.seeds))
     try:
         chance = chance_loss(place)
+        if options.report:
+            wanted = [member for member in wanted if is_over(member, place)]
         rows = train_all(wanted, place, chance)
     except StabilityError as error:
-        sys.exit(f"stability: {error}")
+        print(f"stability: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit("\nstopped: the same command goes on from here")
+        print("\nstopped: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     record = {**about(place, wanted), "chance": round(chance, 4), "rule": RULE, "settings": SETTINGS, "rows": rows}
     print(f"\n{table(rows, chance)}")
     if options.out:
@@ -146,20 +150,27 @@ def _shown(loss: float | None) -> str:
 
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Options that say where the trainings are, and which."""
-    parser.add_argument("--depths", type=int, nargs="+", default=[24, 36], help="self-attention layers; default: 24 36")
-    parser.add_argument("--steps", type=int, default=200, help="of each training; default: 200")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
-    parser.add_argument("--data", type=Path, default=Path("data/digits"), help="default: data/digits")
-    parser.add_argument("--runs", type=Path, default=Path("runs/stability"), help="run directories; runs/stability")
-    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    parser.add_argument(
+        "--depths", type=int, nargs="+", metavar="N", default=[24, 36], help="self-attention layers; default: 24 36"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", default=200, help="of each training; default: 200")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", default=[0], help="default: 0")
+    parser.add_argument("--data", type=Path, metavar="DIR", default=Path("data/digits"), help="default: data/digits")
+    parser.add_argument("--runs", type=Path, metavar="DIR", default=Path("runs/stability"),
+                        help="of the run directories; default: runs/stability")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the numbers")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: all ten")
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["recipe"], help="default: recipe")
+    known = {"nargs": "+", "metavar": "NAME"}
+    parser.add_argument("--variants", **known, choices=VARIANTS, default=list(VARIANTS),
+                        help=f"of {', '.join(VARIANTS)}; default: all")  # fmt: skip
+    parser.add_argument("--settings", **known, choices=list(SETTINGS), default=["recipe"],
+                        help=f"of {', '.join(SETTINGS)}; default: recipe")  # fmt: skip
     add_place(parser)
-    parser.add_argument("--figure", type=Path, help="SVG (or PNG) file for the curves")
+    parser.add_argument("--report", action="store_true", help="train nothing: show those that are over")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="SVG (or PNG) file for the curves")
     return parser.parse_args()
 
 

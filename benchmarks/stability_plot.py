@@ -36,12 +36,13 @@ def draw(record: dict[str, Any], path: Path) -> Path:
             part.suptitle(_title(record, setting), fontsize=9, weight="bold", x=0.01, ha="left")
             panels = part.subplots(bands, columns, sharex=True, sharey=True, squeeze=False)
             for number, axes in enumerate(panels.ravel()):
-                if number >= len(variants):
+                variant = variants[number] if number < len(variants) else None
+                mine = [r for r in rows if (r["setting"], r["residual"]) == (setting, variant)]
+                if not mine:
                     axes.set_visible(False)
                     continue
-                mine = [r for r in rows if (r["setting"], r["residual"]) == (setting, variants[number])]
                 _panel(axes, mine, depths, record)
-                axes.set_title(variants[number], pad=3)
+                axes.set_title(str(variant), pad=3)
             for axes in panels[:, 0]:
                 axes.set_ylabel("loss")
             for axes in panels[-1]:
