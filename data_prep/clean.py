@@ -6,7 +6,7 @@ over (PNG named ``.JPEG``, CMYK colours: ImageNet has both) is decoded by Pillow
 cannot decode to the last row is broken. The decision looks at the content, never at the name.
 
 A PNG of a thumbnail (CIFAR's 32 pixels, MNIST's 28) is kept, too. As a JPEG it would lose what it can least afford,
-since training enlarges it, and it would be no smaller.
+since training enlarges it; at the quality at which little is lost, it would be larger than the PNG.
 
 Colours become what timm and torchvision see, Pillow's ``convert("RGB")``: CMYK and YCCK are read inverted, as Adobe
 writes them; palettes are looked up; transparency is dropped and not blended with anything, so the colour that lies

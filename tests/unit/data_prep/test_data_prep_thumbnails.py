@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,46 @@ def test_a_png_is_no_thumbnail_if_it_is_larger_or_odd() -> None:
         assert "encoded anew as JPEG" in clean(encoded).change, kind
     assert "resized to 16×16 and encoded anew" in clean(encode(small, "PNG"), resize=16).change
     assert clean(encode(small, "PNG")[:-40]).broken
+
+
+def thumbnails() -> list[Image.Image]:
+    """Photographs as small as CIFAR's: pieces of 32 × 32 pixels of two that come with scikit-learn, in three sizes."""
+    from sklearn.datasets import load_sample_images  # noqa: PLC0415 - takes seconds to import
+
+    pieces = []
+    for photograph in map(Image.fromarray, load_sample_images().images):
+        for factor in (2, 4, 8):
+            small = photograph.reduce(factor)
+            corners = product(range(0, small.width - 31, 32), range(0, small.height - 31, 32))
+            pieces += [small.crop((x, y, x + 32, y + 32)) for x, y in corners]
+    return pieces
+
+
+def test_a_jpeg_would_change_it_or_be_larger() -> None:
+    pieces = thumbnails()
+    bytes_of, change = {}, {}
+    for kind, options in (
+        ("PNG", {}),
+        ("JPEG", {"quality": 95}),
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+        ("JPEG", {"quality": 100, "subsampling": 0, "keep_rgb": True}),
+    ):
+        encoded = [encode(piece, kind, **options) for piece in pieces]
+        differences = [
+            np.abs(decode_rgb(content).astype(int) - np.asarray(piece))
+            for content, piece in zip(encoded, pieces, strict=True)
+        ]
+        name = f"{kind} {', '.join(f'{key} {value}' for key, value in options.items())}".strip()
+        bytes_of[name] = np.mean([len(content) for content in encoded])
+        change[name] = np.max(differences)
+        print(
+            f"{name}: {bytes_of[name]:.0f} bytes, pixels change by {np.mean(differences):.2f}, at most {change[name]}"
+        )
+    plain, usual, best, best_rgb = bytes_of
+    assert change[plain] == 0
+    assert change[usual] > 25
+    assert change[best] > change[best_rgb] >= 1
+    assert bytes_of[plain] < min(bytes_of[best], bytes_of[best_rgb])
 
 
 def test_text_in_a_thumbnail_does_no_harm() -> None:
