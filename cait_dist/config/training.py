@@ -42,6 +42,12 @@ class CheckpointConfig(Section):
     )
     every_steps: int | None = Field(None, ge=1, description="save after this many steps, besides every_epochs")
     keep: int = Field(3, ge=2, description="newest checkpoints to keep; never fewer than two")
+    keep_every_epochs: float | None = Field(
+        None, gt=0, description="the checkpoint that completes this many epochs, and every as many, is kept for good"
+    )
+    asynchronous: bool = Field(
+        True, description="training goes on while a checkpoint is written; costs its size once in memory of the host"
+    )
 
 
 class TrainingConfig(Section):

@@ -9,62 +9,22 @@ Layout of ``checkpoints/step-00001234/``::
 
 A fragment says which elements of which parameter it holds, whatever partitioning made it. So a checkpoint loads on any
 number of ranks and any ZeRO stage: each rank picks the ranges it needs out of all files. Everything is written into
-``step-00001234.partial``, flushed to the disk, then renamed: a crash leaves no directory that looks complete.
+``step-00001234.partial``, flushed to the disk, then renamed: a crash leaves no directory that looks complete. How it is
+written is told in ``checkpoint_saver``; here it is read.
 """
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from .checkpoint_files import COMPLETE, FORMAT, STATE, Checkpoint, CheckpointError, file_sha256, list_checkpoints
+from .checkpoint_files import Checkpoint, CheckpointError
 from .ema import MovingAverage
 from .process_group import World
 from .zero_partition import ZeroPartition
-
-
-def save_checkpoint(
-    directory: Path,
-    world: World,
-    partition: ZeroPartition,
-    ema: MovingAverage | None,
-    progress: dict[str, Any],
-    keep: int,
-) -> Path:
-    """Write what every rank holds, then prune the oldest. Collective.
-
-    Args:
-        directory: ``checkpoints/`` of the run, on storage all ranks share
-        world: the process group
-        partition: what this rank holds
-        ema: the moving average, if one is kept
-        progress: JSON-able state of the loop; must hold ``step``
-        keep: complete checkpoints to leave; pruning starts only after the new one is complete
-    """
-    final = directory / f"step-{progress['step']:08d}"
-    partial = final.with_name(final.name + ".partial")
-    if world.is_main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    world.barrier()
-    entry = _write_fragments(partial / f"rank-{world.rank:05d}.safetensors", partition, ema)
-    entries: list[Any] = [None] * world.size
-    dist.all_gather_object(entries, entry, group=world.control)
-    if world.is_main:
-        state = {"format": FORMAT, "optimizer_steps": partition.optimizer_steps, "shapes": partition.shapes}
-        _finish(partial, final, {**state, **progress, "files": dict(entries)})
-        _prune(directory, keep)
-    world.barrier()
-    return final
 
 
 def load_checkpoint(checkpoint: Checkpoint, partition: ZeroPartition, ema: MovingAverage | None) -> None:
@@ -151,38 +111,6 @@ class _Pieces:
             )
 
 
-def _write_fragments(path: Path, partition: ZeroPartition, ema: MovingAverage | None) -> tuple[str, dict[str, Any]]:
-    kinds = {"master": partition.masters(), **{kind: partition.moments(kind) for kind in partition.moment_kinds}}
-    if ema is not None:
-        kinds["ema"] = ema.flats
-    arrays = {
-        f"{kind}/{fragment.name}@{fragment.start}": fragment.of(flats).cpu().numpy()
-        for kind, flats in kinds.items()
-        for fragment in partition.owned
-    }
-    save_file(arrays, path)
-    _flush(path)
-    return path.name, {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
-def _finish(partial: Path, final: Path, state: dict[str, Any]) -> None:
-    described = json.dumps(state, indent=1).encode()
-    for name, content in ((STATE, described), (COMPLETE, hashlib.sha256(described).hexdigest().encode())):
-        (partial / name).write_bytes(content)
-        _flush(partial / name)
-    _flush(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    _flush(final.parent)
-
-
-def _prune(directory: Path, keep: int) -> None:
-    for checkpoint in list_checkpoints(directory)[:-keep]:
-        # Without its mark a half-deleted directory is not complete, whenever the deletion is cut short.
-        (checkpoint.path / COMPLETE).unlink()
-        shutil.rmtree(checkpoint.path)
-
-
 def agree_on_checkpoint(candidates: list[Checkpoint], world: World, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint whose every byte is as recorded; damaged ones are named and passed over. Collective."""
     for checkpoint in reversed(candidates):
@@ -208,11 +136,3 @@ def _first_difference(stored: dict[str, Any], ours: dict[str, Any]) -> str:
                 yield f"{name} is {stored.get(name, 'absent')} in it and {ours.get(name, 'absent')} in this run"
 
     return next(differences())
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

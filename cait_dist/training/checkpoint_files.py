@@ -5,7 +5,9 @@ What is in one, and how it is written, is told in ``checkpoint``.
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,3 +78,45 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def complete_checkpoint(partial: Path, final: Path, state: dict[str, Any]) -> None:
+    """Make a checkpoint of a folder that holds all its files: describe it, mark it, flush it and rename it.
+
+    Args:
+        partial: the folder
+        final: its name when it is complete
+        state: the description, without the format
+    """
+    described = json.dumps({"format": FORMAT, **state}, indent=1).encode()
+    for name, content in ((STATE, described), (COMPLETE, hashlib.sha256(described).hexdigest().encode())):
+        (partial / name).write_bytes(content)
+        flush(partial / name)
+    flush(partial)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    flush(final.parent)
+
+
+def prune(directory: Path, keep: int, is_milestone: Callable[[int], bool] = lambda step: False) -> None:
+    """Delete the oldest complete checkpoints.
+
+    Args:
+        directory: ``checkpoints/`` of a run
+        keep: how many of the newest to leave
+        is_milestone: whether the checkpoint of a step stays whatever its age
+    """
+    for checkpoint in list_checkpoints(directory)[:-keep]:
+        if not is_milestone(checkpoint.step):
+            # Without its mark a half-deleted directory is not complete, whenever the deletion is cut short.
+            (checkpoint.path / COMPLETE).unlink()
+            shutil.rmtree(checkpoint.path)
+
+
+def flush(path: Path) -> None:
+    """Have a file or folder on the disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -64,10 +64,17 @@ class Recorder:
         self._metrics.append(step, time.time(), values)
         self._console.evaluation(self._calendar.epoch_of(step), name, weights, accuracy)
 
-    def commit(self, step: int) -> None:
-        """A checkpoint holds everything up to ``step``."""
+    def checkpoint(self, step: int, holds: int, values: dict[str, float]) -> None:
+        """Record a checkpoint that is complete.
+
+        Args:
+            step: of the run by now
+            holds: the step up to which the checkpoint holds everything
+            values: what it cost
+        """
+        self._metrics.append(step, time.time(), values)
         if self._mirror is not None:
-            self._mirror.commit(step)
+            self._mirror.commit(holds)
 
     def close(self, outcome: str, step: int) -> None:
         """Write the report and end the mirror.

@@ -23,8 +23,9 @@ from cait_dist.data.reader_webdataset import open_split
 from cait_dist.evaluation import Answers
 from cait_dist.tracking.run_directory import RunDirectory
 
-from .checkpoint import agree_on_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import agree_on_checkpoint, load_checkpoint
 from .checkpoint_files import Checkpoint, list_checkpoints
+from .checkpoint_saver import CheckpointSaver, Saved
 from .ema import MovingAverage
 from .evaluate_precisely import model_to_evaluate
 from .evaluation_sets import open_set
@@ -87,6 +88,7 @@ class Trainer:
         self._recorder = Recorder(run, attempt, config, self._plan, self.step) if world.is_main else None
         for note in [f"{world.size} processes on {world.device.type}, {self._plan.batches}", *notes]:
             self._say(note)
+        self._saver = self._open_saver()
         self._loader = self._open_train_loader()
 
     def run(self) -> str:
@@ -103,12 +105,13 @@ class Trainer:
             self.step += 1
             self._record(result, began, health)
             asked.wait()
-            stopping = bool(answer.item())
+            stopping, saving = map(bool, answer.tolist())
+            self._note(self._saver.advance(saving))
             # Who is asked to stop in the last step finishes: nobody would come back to evaluate it.
             if self._evaluation_is_due() and (not stopping or self.step >= total):
                 self._evaluate()
             if stopping or self._checkpoint_is_due():
-                self._save()
+                self._save(last=stopping or self.step >= total)
             if stopping and self.step < total:
                 return "stopped"
         return "finished"
@@ -158,7 +161,7 @@ class Trainer:
         self._trained_seconds = checkpoint.state["trained_seconds"]
         self._best = checkpoint.state["best"]
 
-    def _save(self) -> None:
+    def _save(self, *, last: bool) -> None:
         progress = {
             "step": self.step,
             "images_seen": self.step * self._plan.batches.global_batch,
@@ -169,16 +172,22 @@ class Trainer:
             "world_size": self._world.size,
             "zero_stage": self._config.training.zero.stage,
         }
+        self._refuse_if_superseded()
+        self._note(self._saver.begin(progress))
+        if last or not self._config.training.checkpoint.asynchronous:
+            self._note(self._saver.wait(last=last))
+
+    def _note(self, saved: Saved | None) -> None:
+        if saved is not None and self._recorder is not None:
+            self._recorder.checkpoint(self.step, saved.step, saved.metrics)
+
+    def _refuse_if_superseded(self) -> None:
         if not self._run.is_latest(self._attempt):
             raise SupersededError(f"attempt {self._attempt + 1} at {self._run.path} has begun: this one ends")
-        keep = self._config.training.checkpoint.keep
-        save_checkpoint(self._run.checkpoints, self._world, self._partition, self._ema, progress, keep)
-        if self._recorder is not None:
-            self._recorder.commit(self.step)
 
     def _ask_everyone(self) -> tuple[Any, torch.Tensor]:
         # Sent before the step and read after it: the answer costs no waiting.
-        answer = torch.tensor([int(bool(self._stop))])
+        answer = torch.tensor([int(bool(self._stop)), int(self._saver.busy)])
         return dist.all_reduce(answer, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True), answer
 
     def _lr(self, step: int) -> float:
@@ -255,6 +264,19 @@ class Trainer:
 
     def _view(self, images: torch.Tensor) -> torch.Tensor:
         return self._normalize(images.to(self._world.device, non_blocking=True))
+
+    def _open_saver(self) -> CheckpointSaver:
+        plan, calendar = self._config.training.checkpoint, self._plan.calendar
+        return CheckpointSaver(
+            self._run.checkpoints,
+            self._world,
+            self._partition,
+            self._ema,
+            plan.keep,
+            is_milestone=lambda step: calendar.is_due(step, plan.keep_every_epochs),
+            fence=self._refuse_if_superseded,
+            say=self._say,
+        )
 
     def _open_train_loader(self) -> TrainLoader | FfcvTrainLoader:
         config, batches = self._config, self._plan.batches

@@ -19,8 +19,9 @@ from cait_dist.config import RunConfig, load_config
 from cait_dist.data.loader import MicroBatch, TrainLoader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
-from cait_dist.training.checkpoint import load_checkpoint, save_checkpoint
+from cait_dist.training.checkpoint import load_checkpoint
 from cait_dist.training.checkpoint_files import list_checkpoints
+from cait_dist.training.checkpoint_saver import CheckpointSaver
 from cait_dist.training.ema import MovingAverage
 from cait_dist.training.evaluate_precisely import model_to_evaluate
 from cait_dist.training.health import HealthCheck
@@ -110,7 +111,9 @@ class Case:
         last = self.start + self.case["steps"]
         for at, folder in ((last, self.case.get("save")), self.case.get("save_at", (None, None))):
             if folder and at == step:
-                save_checkpoint(Path(folder), self.world, self.partition, self.ema, {"step": at}, keep=2)
+                saver = CheckpointSaver(Path(folder), self.world, self.partition, self.ema, keep=2)
+                saver.begin({"step": at})
+                saver.wait(last=True)
 
     def look_at_average(self, config: RunConfig) -> list[float]:
         self.engine.eval()
