@@ -163,16 +163,22 @@ def mix_batch(
         images: same shape and type.
         targets: ``(b, K)`` float32, rows sum to 1.
     """
-    targets = _smooth_one_hot(labels, num_classes, label_smoothing)
+    plan = plan.to(images.device) if plan is not None else None
+    targets = mix_labels(labels, plan, num_classes, label_smoothing)
     if plan is None:
         return images, targets
-    plan = plan.to(images.device)
-    weight = plan.label_weight[:, None]
-    targets = torch.lerp(_partners(targets), targets, weight)
     partners = _partners(images).float()
     blended = torch.lerp(partners, images.float(), plan.blend[:, None, None, None])
     mixed = torch.where(inside_boxes(plan.boxes, images.shape[-2], images.shape[-1]), partners, blended)
     return mixed.to(images.dtype), targets
+
+
+def mix_labels(labels: Tensor, plan: MixPlan | None, num_classes: int, label_smoothing: float = 0.0) -> Tensor:
+    """What the network is to say about images that were mixed; arguments as `mix_batch`, the plan on the device."""
+    targets = _smooth_one_hot(labels, num_classes, label_smoothing)
+    if plan is None:
+        return targets
+    return torch.lerp(_partners(targets), targets, plan.label_weight[:, None])
 
 
 def _partners(batch: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .augment import AugmentConfig
 from .data import DataConfig
+from .distillation import DistillationConfig
 from .evaluation import EvaluationConfig
 from .model import ModelConfig
 from .optimizer import OptimizerConfig, ScheduleConfig
@@ -27,6 +28,7 @@ class RunConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    distillation: DistillationConfig = DistillationConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -125,8 +125,12 @@ def _refuse_another_experiment(run: RunDirectory, config: RunConfig, plan: Plan)
     begun = load_config(run.config).config
     changes = [change for change in diff(begun, config) if not change[0].startswith(MAY_CHANGE)]
     problems = [f"'{key}' was {old!r} when {run.path} was begun and is {new!r} now" for key, old, new in changes]
-    digest = run.read_record().get("data_digest", plan.data_digest)
-    if digest != plan.data_digest:
+    record = run.read_record()
+    if record.get("teacher_digest", plan.teacher_digest) != plan.teacher_digest:
+        problems.append(
+            f"'distillation': {config.distillation.source} is another teacher than the one {run.path} was begun with"
+        )
+    if record.get("data_digest", plan.data_digest) != plan.data_digest:
         problems.append(f"'data.path': {config.data.path} holds other samples than those {run.path} was begun with")
     if problems:
         raise CannotStartError(
@@ -159,6 +163,7 @@ def _write_down(attempt: Attempt, config: RunConfig, plan: Plan, facts: Mapping[
     attempt.run.update_record(
         name=config.name,
         data_digest=plan.data_digest,
+        teacher_digest=plan.teacher_digest,
         total_steps=plan.calendar.total_steps,
         global_batch=plan.batches.global_batch,
     )

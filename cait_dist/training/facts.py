@@ -35,6 +35,7 @@ def gather_facts(
         "image_size": plan.image_size,
         "train_images": plan.calendar.num_samples,
         "train_digest": plan.data_digest,
+        "teacher_digest": plan.teacher_digest,
         "global_batch": plan.batches.global_batch,
         "micro_batch": plan.batches.micro_batch,
         "accumulation": plan.batches.accumulation,

@@ -12,6 +12,7 @@ from cait_dist.data.reader_webdataset import open_split
 
 from .batch_plan import BatchPlan, plan_batches
 from .schedule import Calendar
+from .teacher_identity import teacher_digest
 
 
 class CannotStartError(ValueError):
@@ -30,6 +31,8 @@ class Plan:
     num_classes: int
     image_size: int
     data_digest: str
+    teacher_digest: str | None = None
+    """identity of what is distilled"""
 
 
 def make_plan(config: RunConfig, processes: int) -> Plan:
@@ -56,6 +59,7 @@ def make_plan(config: RunConfig, processes: int) -> Plan:
         num_classes=_head_width(config, reader),
         image_size=image_size_of(config.model),
         data_digest=reader.digest,
+        teacher_digest=teacher_digest(config.distillation),
     )
 
 

@@ -7,9 +7,11 @@ from cait_dist.data.cache_needs import check_cache
 from cait_dist.data.errors import CacheError, RemoteError
 
 from .checkpoint_files import list_checkpoints
+from .distillation import open_guide
 from .evaluation_sets import open_truth
 from .initial_model import build_model, missing_weights
 from .plan import CannotStartError, Plan, make_plan
+from .teacher_identity import TeacherError
 
 
 def preflight(config: RunConfig, processes: int) -> Plan:
@@ -30,6 +32,8 @@ def preflight(config: RunConfig, processes: int) -> Plan:
     except ValueError as error:
         problems.append(str(error))
     problems += _evaluation_problems(config, plan)
+    if plan is not None:
+        problems += _teacher_problems(config, plan)
     problems += [] if problems else _cache_problems(config)
     # A run that has a checkpoint goes on from there.
     if not list_checkpoints(config.run_dir / "checkpoints"):
@@ -52,6 +56,14 @@ def _evaluation_problems(config: RunConfig, plan: Plan | None) -> list[str]:
                 f"'evaluation.sets.{index}': {truth.because}, but the model distinguishes {plan.num_classes}"
             )
     return problems
+
+
+def _teacher_problems(config: RunConfig, plan: Plan) -> list[str]:
+    try:
+        open_guide(config, plan, torch.device("cpu"))
+    except TeacherError as error:
+        return [str(error)]
+    return []
 
 
 def _cache_problems(config: RunConfig) -> list[str]:

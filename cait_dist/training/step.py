@@ -6,7 +6,7 @@ recomputed, and after a resume.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from cait_dist.config import RunConfig
 from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
 
+from .distillation import Guide, Lesson, distil
 from .ema import MovingAverage
 from .forward_clock import ForwardClock
 from .process_group import World
@@ -33,6 +34,8 @@ class StepResult:
     """seconds the step waited for its images"""
     forward: ForwardClock
     """time of the forward passes"""
+    taught: torch.Tensor | None = None
+    """with a teacher, (2,): mean of its term of the loss, and share of the images about which the student agrees"""
 
 
 class TrainingStep:
@@ -45,6 +48,7 @@ class TrainingStep:
         accumulation: micro-batches per step
         world: the process group
         ema: updated after every step, if there is one
+        guide: what is learnt from besides the labels, if anything
     """
 
     def __init__(
@@ -55,38 +59,46 @@ class TrainingStep:
         accumulation: int,
         world: World,
         ema: MovingAverage | None,
+        guide: Guide | None = None,
     ) -> None:
         self._engine, self._config, self._ema, self._world = engine, config, ema, world
+        self._guide = guide
         self._accumulation = accumulation
         self._augment = BatchAugmentation(config.augment, num_classes, self._look_up, world.device)
         self._has_dropout = config.model.drop_rate > 0 or config.model.attn_drop_rate > 0
 
     def run(self, batches: "Iterator[tuple[MicroBatch, float]]") -> StepResult:
         """Take ``accumulation`` micro-batches (with the seconds each was waited for) and update the weights once."""
-        losses, waited, forward = [], 0.0, ForwardClock(self._world.device)
+        lessons, waited, forward = list[Lesson](), 0.0, ForwardClock(self._world.device)
         for _ in range(self._accumulation):
             batch, seconds = next(batches)
             waited += seconds
             with forward.running():
-                loss = self._loss(batch)
-            self._engine.backward(loss)
+                lesson = self._lesson(batch)
+            self._engine.backward(lesson.loss)
             self._engine.step()
-            losses.append(loss.detach())
+            lessons.append(replace(lesson, loss=lesson.loss.detach()))
         if self._ema is not None:
             self._ema.update()
-        return StepResult(torch.stack(losses).mean(), waited, forward)
+        taught = [lesson.parts for lesson in lessons if lesson.parts is not None]
+        loss = torch.stack([lesson.loss for lesson in lessons]).mean()
+        return StepResult(loss, waited, forward, torch.stack(taught).mean(0) if taught else None)
 
-    def _loss(self, batch: MicroBatch) -> torch.Tensor:
-        """Soft-target cross-entropy of one micro-batch, in fp32."""
+    def _lesson(self, batch: MicroBatch) -> Lesson:
+        """Soft-target cross-entropy of one micro-batch, in fp32, and the teacher's term if there is one."""
         device = self._world.device
         images, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels))
-        images, targets = self._augment(images, labels, batch.positions)
+        plan = self._augment.plan(batch.positions, images.shape[-2], images.shape[-1])
+        images, targets = self._augment.carry_out(plan, images, labels)
         keep = self.kept_branches(batch.positions)
         if self._has_dropout:
             # Dropout needs a generator; seeded per micro-batch, it too needs no state in a checkpoint.
             torch.manual_seed(key64(self._config.seed, Stream.DROPOUT, int(batch.positions[0])) >> 1)
         logits = self._engine(images, keep)
-        return F.cross_entropy(logits.float(), targets)
+        if self._guide is None:
+            return Lesson(F.cross_entropy(logits.float(), targets))
+        teacher = self._guide.targets(images, batch.ids, plan.mixing)
+        return distil(logits, targets, teacher, self._config.distillation)
 
     def _look_up(self, purpose: Purpose, positions: np.ndarray, draws: int) -> np.ndarray:
         return uniform(self._config.seed, Stream[purpose], positions, draws)

@@ -26,6 +26,7 @@ from cait_dist.tracking.run_directory import RunDirectory
 from .checkpoint import agree_on_checkpoint, load_checkpoint
 from .checkpoint_files import Checkpoint, list_checkpoints
 from .checkpoint_saver import CheckpointSaver, Saved
+from .distillation import open_guide
 from .ema import MovingAverage
 from .evaluate_precisely import model_to_evaluate
 from .evaluation_sets import open_set
@@ -138,13 +139,14 @@ class Trainer:
         self._health = HealthCheck(self._engine, self._partition, world)
         decay = config.training.ema_decay
         self._ema = MovingAverage(self._partition, decay) if decay is not None else None
+        guide = open_guide(config, self._plan, world.device)
         self._stepper = TrainingStep(
-            self._engine, config, self._plan.num_classes, self._plan.batches.accumulation, world, self._ema
+            self._engine, config, self._plan.num_classes, self._plan.batches.accumulation, world, self._ema, guide
         )
         if checkpoint is not None:
             load_checkpoint(checkpoint, self._partition, self._ema)
             self._restore(checkpoint)
-        return notes
+        return [*notes, guide.note] if guide is not None else notes
 
     def _choose(self, resume_step: int | None) -> tuple[Checkpoint | None, list[str]]:
         if resume_step is None:
@@ -205,6 +207,7 @@ class Trainer:
             "train/loss": loss,
             "train/lr": self._lr(self.step - 1),
             "train/grad_norm": _as_float(self._engine.get_global_grad_norm()),
+            **self._taught(result),
             "perf/step_seconds": seconds,
             "perf/trained_seconds": self._trained_seconds,
             "perf/peak_memory_gb": _peak_memory_gb(self._world.device),
@@ -218,6 +221,12 @@ class Trainer:
                 f"the loss of step {self.step} is {loss}: lower optimizer.lr, lengthen schedule.warmup_epochs"
                 " or set optimizer.clip_grad; the last checkpoint is intact"
             )
+
+    def _taught(self, result: StepResult) -> dict[str, float]:
+        if result.taught is None:
+            return {}
+        taught = (self._world.sum(result.taught) / self._world.size).tolist()
+        return dict(zip(("train/distillation_loss", "train/teacher_agreement"), taught, strict=True))
 
     def _speed(self, result: StepResult, seconds: float) -> dict[str, float | None]:
         images_per_second = self._plan.batches.global_batch / seconds

@@ -22,6 +22,7 @@ from cait_dist.data.reader_webdataset import open_split
 from cait_dist.training.checkpoint import load_checkpoint
 from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.checkpoint_saver import CheckpointSaver
+from cait_dist.training.distillation import open_guide
 from cait_dist.training.ema import MovingAverage
 from cait_dist.training.evaluate_precisely import model_to_evaluate
 from cait_dist.training.health import HealthCheck
@@ -67,7 +68,10 @@ class Case:
 
     def run(self) -> dict[str, Any]:
         accumulation = self.plan.batches.accumulation
-        stepper = TrainingStep(self.engine, self.config, self.plan.num_classes, accumulation, self.world, self.ema)
+        guide = open_guide(self.config, self.plan, self.world.device)
+        stepper = TrainingStep(
+            self.engine, self.config, self.plan.num_classes, accumulation, self.world, self.ema, guide
+        )
         losses, norms, health = [], [], dict[str, float]()
         with self.open_loader() as loader:
             batches = self.watch(loader)
