@@ -34,7 +34,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from stability_plot import draw
+from stability_plot import LARGE, draw
 from stability_runs import (
     EVERY,
     LAST_STEPS,
@@ -145,7 +145,7 @@ def write_record(record: dict[str, Any], path: Path) -> None:
 
 
 def _shown(loss: float | None) -> str:
-    return "–    " if loss is None else f"{loss:.3f}"
+    return "–    " if loss is None else f"{loss:.3f}" if loss < LARGE else f"{loss:.0e}"
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:

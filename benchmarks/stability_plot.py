@@ -10,8 +10,10 @@ from typing import Any
 from cait_dist.analysis.drawing import COLOURS, FAINT, INK, new_figure, save, style
 
 COLUMNS = 5
-ALARM = "#b3261e"
-_HEADROOM, _LARGE = 1.25, 100
+_ALARM = "#b3261e"
+LARGE = 100
+"""A loss like this is written with its power of ten."""
+_HEADROOM = 1.25
 _DASHES = (0, (4, 3))
 _DEPTH_COLOURS = (*COLOURS.values(), "#5b8c5a", "#7a4fa3")
 
@@ -34,9 +36,10 @@ def draw(record: dict[str, Any], path: Path) -> Path:
         parts = figure.subfigures(len(settings) + 1, 1, height_ratios=[*[1] * len(settings), 0.09], squeeze=False)
         for part, setting in zip(parts[:-1, 0], settings, strict=True):
             part.suptitle(_title(record, setting), fontsize=9, weight="bold", x=0.01, ha="left")
+            here = [v for v in variants if any((r["setting"], r["residual"]) == (setting, v) for r in rows)]
             panels = part.subplots(bands, columns, sharex=True, sharey=True, squeeze=False)
             for number, axes in enumerate(panels.ravel()):
-                variant = variants[number] if number < len(variants) else None
+                variant = here[number] if number < len(here) else None
                 mine = [r for r in rows if (r["setting"], r["residual"]) == (setting, variant)]
                 if not mine:
                     axes.set_visible(False)
@@ -62,13 +65,13 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], depths: Sequence[int], rec
     ends = {(depths.index(row["depth"]), row["verdict"]): _end(row) for row in rows}
     for (place, verdict), word in ends.items():
         height = 0.05 + 0.12 * (len(depths) - 1 - place)
-        colour = INK if verdict == "trains" else ALARM
+        colour = INK if verdict == "trains" else _ALARM
         axes.annotate(word, (0.04, height), xycoords="axes fraction", fontsize=7, color=colour)
 
 
 def _end(row: dict[str, Any]) -> str:
     end = row["loss_end"]
-    shown = "not finite" if end is None else f"{end:.2f}" if end < _LARGE else f"{end:.0e}"
+    shown = "not finite" if end is None else f"{end:.2f}" if end < LARGE else f"{end:.0e}"
     return f"{row['depth']}: {row['verdict']}, {shown}"
 
 
@@ -78,6 +81,10 @@ def _line(axes: Any, row: dict[str, Any], colour: str) -> None:
     axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3)
     if len(points) < len(row["curve"]):
         axes.plot(*points[-1], marker="x", color=colour, markersize=6, clip_on=False)
+    top = axes.get_ylim()[1]
+    if points[-1][1] > top:
+        gone = next(step for n, (step, _) in enumerate(points) if min(loss for _, loss in points[n:]) > top)
+        axes.plot(gone, 0.96 * top, marker="^", color=colour, markersize=5)
 
 
 def _colour(depths: Sequence[int], depth: int) -> str:
