@@ -52,6 +52,11 @@ _RECIPE: dict[str, Any] = {
     "augment.label_smoothing": 0.1,
     "evaluation.crop_ratio": 1,
 }
+_LATER: dict[str, Any] = {"optimizer.kind": "adamw", "optimizer.layer_decay": None}
+"""What runs of older versions do not tell, as they could do no other."""
+# How models were fine-tuned is not public but for M48; what is known of all is how they were evaluated.
+_FINE_TUNED: dict[str, Any] = {"evaluation.crop_ratio": 1}
+_TEACHER: dict[str, Any] = {"distillation.alpha": 0.5, "distillation.teacher_model": "timm/regnety_160"}
 _PEAK_LR = 1e-3
 _DROP_PATH = {"XXS24": 0.05, "XXS36": 0.1, "XS24": 0.05, "XS36": 0.1, "S24": 0.1, "S36": 0.2, "M24": 0.2}
 
@@ -95,7 +100,11 @@ def _row_of(run: RunData) -> PaperRow | str:
         return f"{changed} makes another model than {model}"
     if not rows:
         return f"no published result of {model} at {size} pixels has a source"
-    return min(rows, key=lambda row: row.distilled)
+    return min(rows, key=lambda row: row.distilled != _is_distilled(run))
+
+
+def _is_distilled(run: RunData) -> bool:
+    return setting(run.config.get("distillation.kind", "none")) != "none"
 
 
 def _image_size(run: RunData, named: str) -> int:
@@ -113,19 +122,40 @@ def _changed(run: RunData, rows: list[PaperRow]) -> str:
 
 
 def _model_distance_reasons(run: RunData, row: PaperRow) -> Iterator[str]:
-    if row.distilled:
-        yield "the published model was distilled from a teacher"
+    yield from _teacher_reasons(run, row)
     if row.image_size != PRETRAINED_AT:
-        yield f"the published model was trained at {PRETRAINED_AT} pixels and fine-tuned at {row.image_size}"
-    drop_path = _DROP_PATH.get(row.model.removeprefix("CaiT-")) if row.image_size == PRETRAINED_AT else None
-    recipe = _RECIPE | ({} if drop_path is None else {"model.drop_path_rate": drop_path})
-    yield from _reasons(run, row, recipe)
+        if setting(run.config.get("model.init_from")) == "null":
+            yield f"the published model was trained at {PRETRAINED_AT} pixels and fine-tuned at {row.image_size}"
+        yield from _reasons(run, row, _FINE_TUNED)
+        return
+    drop_path = _DROP_PATH.get(row.model.removeprefix("CaiT-"))
+    yield from _fresh_reasons(run, row, _RECIPE | ({} if drop_path is None else {"model.drop_path_rate": drop_path}))
+
+
+def _teacher_reasons(run: RunData, row: PaperRow) -> Iterator[str]:
+    """The published teacher is RegNetY-16GF, whose class is learnt."""
+    if row.distilled != _is_distilled(run):
+        yield f"{'the published model' if row.distilled else 'it'} was distilled from a teacher"
+    elif row.distilled:
+        yield from _recipe_reasons(run, {"distillation.kind": "hard", **_TEACHER})
 
 
 def _cell_reasons(run: RunData, cell: Table1Cell) -> Iterator[str]:
     if not cell.finished:
         yield "the published run did not train to its end"
-    yield from _reasons(run, cell.row, _RECIPE | TABLE_1_RECIPE)
+    yield from _fresh_reasons(run, cell.row, _RECIPE | TABLE_1_RECIPE)
+
+
+def _fresh_reasons(run: RunData, row: PaperRow, recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Of a model that is trained from the beginning."""
+    if setting(run.config.get("model.init_from")) != "null":
+        yield "it did not start from fresh weights"
+    yield from _reasons(run, row, recipe)
+    known = {key: value for key, value in _LATER.items() if key in run.config}
+    yield from _recipe_reasons(run, known)
+    rate = _peak_lr(run)
+    if rate is None or not math.isclose(rate, _PEAK_LR, rel_tol=1e-6):
+        yield f"peak learning rate {'unknown' if rate is None else setting(rate)} instead of {_PEAK_LR:g}"
 
 
 def _reasons(run: RunData, row: PaperRow, recipe: Mapping[str, Any]) -> Iterator[str]:
@@ -148,8 +178,6 @@ def _model_reasons(run: RunData, row: PaperRow) -> Iterator[str]:
         yield "its number of parameters is not known"
     elif run.facts.parameters != row.parameters:
         yield f"{run.facts.parameters:,} parameters instead of {row.parameters:,}"
-    if setting(run.config.get("model.init_from")) != "null":
-        yield "it did not start from fresh weights"
 
 
 def _data_reasons(run: RunData) -> Iterator[str]:
@@ -173,9 +201,6 @@ def _recipe_reasons(run: RunData, recipe: Mapping[str, Any]) -> Iterator[str]:
             yield f"trained for {have} epochs instead of {want}"
         elif have != want:
             yield f"{name} {have} instead of {want}"
-    rate = _peak_lr(run)
-    if rate is None or not math.isclose(rate, _PEAK_LR, rel_tol=1e-6):
-        yield f"peak learning rate {'unknown' if rate is None else setting(rate)} instead of {_PEAK_LR:g}"
 
 
 def _peak_lr(run: RunData) -> float | None:

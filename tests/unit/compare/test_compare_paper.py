@@ -155,6 +155,52 @@ def test_a_fine_tuned_result_is_no_match_for_training_at_that_size() -> None:
     assert found.reasons == ("the published model was trained at 224 pixels and fine-tuned at 384",)
 
 
+def shipped_run(file: str, top1: float, **facts: Any) -> RunData:
+    return a_run("shipped", top1, config=file, settings={}, **{**IMAGENET, **facts})
+
+
+def test_a_fine_tuned_run_stands_beside_the_fine_tuned_result() -> None:
+    run = shipped_run("finetune/cait_s36_384.yaml", 84.5, image_size=384, parameters=68_366_632)
+    assert paper_distance(run).reasons == ()
+    assert paper_distance(run).difference == pytest.approx(-0.5)
+
+
+def test_a_distilled_run_stands_beside_the_distilled_result() -> None:
+    found = paper_distance(shipped_run("distilled/cait_s24_224.yaml", 83.0))
+    assert found.reasons == ()
+    assert found.row is not None
+    assert (found.row.distilled, found.row.top1) == (True, 83.5)
+    facts = {"image_size": 448, "parameters": 356_460_520}
+    best = paper_distance(shipped_run("distilled/cait_m48_448.yaml", 86.0, **facts))
+    assert (best.reasons, best.difference) == ((), pytest.approx(-0.5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts", "reason"),
+    [
+        ({"distillation.kind": "soft"}, {}, "kind soft instead of hard"),
+        ({"distillation.alpha": 0.9}, {}, "alpha 0.9 instead of 0.5"),
+        ({"distillation.teacher_model": None}, {}, "teacher_model null instead of timm/regnety_160"),
+        ({"model.name": "cait_m24_224", "model.drop_path_rate": 0.2}, {"parameters": 185_850_088},
+         "it was distilled from a teacher"),
+    ],
+)  # fmt: skip
+def test_another_teacher_is_no_distance(settings: Any, facts: Any, reason: str) -> None:
+    run = a_run("d", 83.0, config="distilled/cait_s24_224.yaml", settings=settings, **{**IMAGENET, **facts})
+    assert paper_distance(run).reasons == (reason,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"optimizer.kind": "sgd"}, "kind sgd instead of adamw"),
+        ({"optimizer.layer_decay": 0.75}, "layer_decay 0.75 instead of null"),
+    ],
+)
+def test_another_optimizer_is_another_recipe(settings: Any, reason: str) -> None:
+    assert paper_distance(paper_run(settings)).reasons == (reason,)
+
+
 @pytest.mark.parametrize(
     ("run", "reason"),
     [
