@@ -32,8 +32,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 """Beside that of the configuration: ten times its learning rate, and nothing that holds a large gradient back."""
 LAST_STEPS, MIDDLE, NEAR_CHANCE, EVERY = 20, 50, 0.05, 5
 RULE = (
-    f"`diverges`: a loss was not finite, or the end lies more than {100 * NEAR_CHANCE:.0f} % above chance; `stalls`: it lies"
-    f" within {100 * NEAR_CHANCE:.0f} % of chance; `trains`: below"
+    f"`diverges`: a loss was not finite, or the end lies more than {100 * NEAR_CHANCE:.0f} % above chance;"
+    f" `stalls`: it lies within {100 * NEAR_CHANCE:.0f} % of chance; `trains`: below"
 )
 # MLflow, health and evaluations on the way would cost time and change no weight.
 _QUIET = (
