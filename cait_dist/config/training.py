@@ -73,4 +73,7 @@ class TrainingConfig(Section):
     health_every: int | None = Field(
         100, ge=1, description="steps between two looks at norms and attention logits; null: none"
     )
+    most_skipped_steps: int = Field(
+        10, ge=1, description="steps in a row that are left out, as their gradient is not finite, before the run ends"
+    )
     collective_timeout: float = Field(600, gt=0, description="seconds after which a silent rank ends the run")

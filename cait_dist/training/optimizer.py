@@ -52,6 +52,29 @@ def build_optimizer(model: Cait, config: OptimizerConfig, device: torch.device) 
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
+class FiniteUpdate:
+    """An optimizer's step that leaves out an update whose gradient is not finite.
+
+    Args:
+        optimizer: whose step it stands for
+
+    Attributes:
+        left_out: whether the last one was
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer, self._step = optimizer, optimizer.step
+        self.left_out = False
+
+    def __call__(self) -> None:
+        """Update the parameters, or leave them as they are."""
+        parameters = (parameter for group in self._optimizer.param_groups for parameter in group["params"])
+        norms = torch._foreach_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        self.left_out = not bool(torch.stack(norms).isfinite().all())
+        if not self.left_out:
+            self._step()
+
+
 def set_learning_rate(groups: Iterable[dict[str, Any]], lr: float) -> None:
     """Give every group this learning rate, times its own ``lr_scale`` where it has one."""
     for group in groups:

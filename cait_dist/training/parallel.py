@@ -18,7 +18,7 @@ from cait_dist.models import Cait
 
 from .activation_checkpointing import apply_activation_checkpointing
 from .batch_plan import BatchPlan
-from .optimizer import build_optimizer
+from .optimizer import FiniteUpdate, build_optimizer
 from .process_group import World, bound_all_groups
 
 
@@ -40,6 +40,8 @@ def parallelize(
     import deepspeed  # noqa: PLC0415
 
     stepper = build_optimizer(model, optimizer, world.device)
+    if training.zero.stage == 0:
+        stepper.step = FiniteUpdate(stepper)  # type: ignore[method-assign, assignment]
     apply_activation_checkpointing(model, training.activation_checkpointing)
     if uses_autocast(training):
         autocast_forward(model, world.device)

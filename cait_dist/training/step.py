@@ -22,6 +22,7 @@ from .distillation import Guide, Lesson, distil
 from .ema import MovingAverage
 from .forward_clock import ForwardClock
 from .process_group import World
+from .zero_partition import update_left_out
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class StepResult:
 
     loss: torch.Tensor
     """mean over this rank's part of the global batch"""
+    losses: list[torch.Tensor]
+    """of each micro-batch"""
+    ids: list[np.ndarray]
+    """samples of each micro-batch"""
+    left_out: bool
+    """whether no rank updated its weights, as the gradient was not finite"""
     data_wait: float
     """seconds the step waited for its images"""
     forward: ForwardClock
@@ -69,7 +76,7 @@ class TrainingStep:
 
     def run(self, batches: "Iterator[tuple[MicroBatch, float]]") -> StepResult:
         """Take ``accumulation`` micro-batches (with the seconds each was waited for) and update the weights once."""
-        lessons, waited, forward = list[Lesson](), 0.0, ForwardClock(self._world.device)
+        lessons, ids, waited, forward = list[Lesson](), list[np.ndarray](), 0.0, ForwardClock(self._world.device)
         for _ in range(self._accumulation):
             batch, seconds = next(batches)
             waited += seconds
@@ -78,11 +85,21 @@ class TrainingStep:
             self._engine.backward(lesson.loss)
             self._engine.step()
             lessons.append(replace(lesson, loss=lesson.loss.detach()))
-        if self._ema is not None:
+            ids.append(batch.ids)
+        left_out = update_left_out(self._engine)
+        if self._ema is not None and not left_out:
             self._ema.update()
+        losses = [lesson.loss for lesson in lessons]
         taught = [lesson.parts for lesson in lessons if lesson.parts is not None]
-        loss = torch.stack([lesson.loss for lesson in lessons]).mean()
-        return StepResult(loss, waited, forward, torch.stack(taught).mean(0) if taught else None)
+        return StepResult(
+            torch.stack(losses).mean(),
+            losses,
+            ids,
+            left_out,
+            waited,
+            forward,
+            torch.stack(taught).mean(0) if taught else None,
+        )
 
     def _lesson(self, batch: MicroBatch) -> Lesson:
         """Soft-target cross-entropy of one micro-batch, in fp32, and the teacher's term if there is one."""

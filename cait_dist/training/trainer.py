@@ -4,7 +4,6 @@ The loop counts optimizer steps and nothing else. Epochs, learning rate, data po
 from the step, so a checkpoint needs to hold little besides the weights and the optimizer's state.
 """
 
-import math
 import resource
 import statistics
 import time
@@ -40,12 +39,9 @@ from .preempt import StopRequest
 from .process_group import World
 from .recorder import Recorder
 from .schedule import learning_rate
+from .skipped_steps import SkippedSteps
 from .step import StepResult, TrainingStep
 from .zero_partition import ZeroPartition
-
-
-class NonFiniteLossError(ValueError):
-    """The loss became NaN or infinite; the message says what usually helps."""
 
 
 class SupersededError(ValueError):
@@ -89,6 +85,8 @@ class Trainer:
         self._recorder = Recorder(run, attempt, config, self._plan, self.step) if world.is_main else None
         for note in [f"{world.size} processes on {world.device.type}, {self._plan.batches}", *notes]:
             self._say(note)
+        limit = config.training.most_skipped_steps
+        self._skipped = SkippedSteps(run.attempt(attempt), world, limit, self._say)
         self._saver = self._open_saver()
         self._loader = self._open_train_loader()
 
@@ -105,6 +103,7 @@ class Trainer:
             result, health = self._take_step(batches)
             self.step += 1
             self._record(result, began, health)
+            self._skipped.note(self.step, result)
             asked.wait()
             stopping, saving = map(bool, answer.tolist())
             self._note(self._saver.advance(saving))
@@ -128,7 +127,8 @@ class Trainer:
         if every is None or (self.step + 1) % every:
             return self._stepper.run(batches), {}
         self._health.begin()
-        return self._stepper.run(batches), self._health.end()
+        result, health = self._stepper.run(batches), self._health.end()
+        return result, {} if result.left_out else health
 
     def _build(self, checkpoint: Checkpoint | None) -> list[str]:
         config, world = self._config, self._world
@@ -208,6 +208,7 @@ class Trainer:
             "train/lr": self._lr(self.step - 1),
             "train/grad_norm": _as_float(self._engine.get_global_grad_norm()),
             **self._taught(result),
+            **({"train/skipped_steps": float(self._skipped.total)} if self._skipped.total else {}),
             "perf/step_seconds": seconds,
             "perf/trained_seconds": self._trained_seconds,
             "perf/peak_memory_gb": _peak_memory_gb(self._world.device),
@@ -216,11 +217,6 @@ class Trainer:
         }
         if self._recorder is not None:
             self._recorder.step(self.step, {key: value for key, value in values.items() if value is not None})
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss of step {self.step} is {loss}: lower optimizer.lr, lengthen schedule.warmup_epochs"
-                " or set optimizer.clip_grad; the last checkpoint is intact"
-            )
 
     def _taught(self, result: StepResult) -> dict[str, float]:
         if result.taught is None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from .optimizer import MOMENTS
+from .optimizer import MOMENTS, FiniteUpdate
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ class Fragment:
     def of(self, flats: list[torch.Tensor]) -> torch.Tensor:
         """View of this fragment in flat tensors laid out like the master weights."""
         return flats[self.flat].narrow(0, self.offset, self.numel)
+
+
+def update_left_out(engine: Any) -> bool:
+    """Whether the last step changed nothing on any rank, as its gradient was not finite.
+
+    Partitioned, DeepSpeed looks at the norm that it needs anyway; unpartitioned, `FiniteUpdate` does.
+    """
+    update = engine.basic_optimizer.step
+    return bool(update.left_out if isinstance(update, FiniteUpdate) else engine.optimizer.overflow)
 
 
 class ZeroPartition:
