@@ -9,16 +9,14 @@ no images.
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .errors import DataPrepError, some
+from .mat_file import MatError, parse_mat
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 META = "meta.mat"
@@ -104,13 +102,12 @@ def _bounded(place: Path, name: str, size: int, file: Any) -> bytes:
 
 def _parse_meta(place: Path, raw: bytes) -> dict[int, str]:
     """Number → wnid of the classes that have no classes below them."""
-    from scipy.io import loadmat  # noqa: PLC0415 - takes long to import
-
     try:
-        synsets = np.atleast_1d(loadmat(io.BytesIO(raw), squeeze_me=True, variable_names=["synsets"])["synsets"])
-        leaves = [entry for entry in synsets if int(entry["num_children"]) == 0]
-        pairs = [(int(entry["ILSVRC2012_ID"]), str(entry["WNID"])) for entry in leaves]
-    except Exception as error:  # the reader of a binary format fails on damaged input in any way it likes
+        synsets: Any = parse_mat(raw, ["synsets"])["synsets"]
+        columns = (synsets[name] for name in ("num_children", "ILSVRC2012_ID", "WNID"))
+        rows = [(int(children[0]), int(number[0]), wnid) for children, number, wnid in zip(*columns, strict=True)]
+        pairs = [(number, str(wnid)) for children, number, wnid in rows if children == 0]
+    except (MatError, KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataPrepError(f"{place}: data/{META} is no table of synsets ({reason}); {_FETCH}") from None
     wnids = dict(pairs)
