@@ -6,7 +6,7 @@ goes on with the next step. ``attempt-K/skipped.jsonl`` has a line for each rank
 samples of those micro-batches whose loss was not finite. Where every loss was, the backward pass overflowed, and all of
 the rank's samples are named.
 
-Many in a row are no accident: the run ends with status 2, and its last checkpoint is from before.
+Many in a row are no accident: the run ends with status 2. The weights of its last checkpoint are finite.
 """
 
 import json
@@ -65,7 +65,7 @@ class SkippedSteps:
         if self._in_a_row >= self._most:
             raise NonFiniteLossError(
                 f"{told}. That is {self._in_a_row} in a row: lower optimizer.lr, lengthen schedule.warmup_epochs or set"
-                f" optimizer.clip_grad; {self._file} names the samples, and the last checkpoint is intact"
+                f" optimizer.clip_grad; {self._file} names the samples, and the last checkpoint is finite"
             )
 
     def _write(self, found: list[dict[str, Any]]) -> None:
@@ -88,5 +88,5 @@ def _in_words(found: list[dict[str, Any]]) -> str:
     loss = next(loss for loss in first["losses"] if not math.isfinite(float(loss)))
     shown = ", ".join(map(str, first["samples"][:SHOWN_SAMPLES]))
     more = ", …" if len(first["samples"]) > SHOWN_SAMPLES else ""
-    others = f" and {len(ranks) - 1} other ranks" if len(ranks) > 1 else ""
+    others = " and others" if len(ranks) > 1 else ""
     return f"the loss of rank {first['rank']}{others} is {loss} (samples {shown}{more})"

@@ -4,8 +4,6 @@ The loop counts optimizer steps and nothing else. Epochs, learning rate, data po
 from the step, so a checkpoint needs to hold little besides the weights and the optimizer's state.
 """
 
-import resource
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,7 +27,7 @@ from .distillation import open_guide
 from .ema import MovingAverage
 from .evaluate_precisely import model_to_evaluate
 from .evaluation_sets import open_set
-from .facts import gather_facts, mfu, write_facts
+from .facts import gather_facts, write_facts
 from .health import HealthCheck
 from .initial_model import initial_model
 from .optimizer import set_learning_rate
@@ -41,6 +39,7 @@ from .recorder import Recorder
 from .schedule import learning_rate
 from .skipped_steps import SkippedSteps
 from .step import StepResult, TrainingStep
+from .step_metrics import learning_metrics, speed_metrics, timed
 from .zero_partition import ZeroPartition
 
 
@@ -92,7 +91,7 @@ class Trainer:
 
     def run(self) -> str:
         """Train to the end, or until asked to stop. Returns ``finished`` or ``stopped``."""
-        batches = _timed(iter(self._loader))
+        batches = timed(iter(self._loader))
         total = self._plan.calendar.total_steps
         if 0 < self.step != self._evaluated_step and self._evaluation_is_due():
             self._evaluate()
@@ -200,41 +199,15 @@ class Trainer:
         if not due and not health:
             self._trained_seconds += time.perf_counter() - began
             return
-        loss = float(self._world.sum(result.loss) / self._world.size)
+        values = learning_metrics(result, self._world, self._engine.get_global_grad_norm())
+        if self._skipped.total:
+            values["train/skipped_steps"] = float(self._skipped.total)
         seconds = time.perf_counter() - began
         self._trained_seconds += seconds
-        values = {
-            "train/loss": loss,
-            "train/lr": self._lr(self.step - 1),
-            "train/grad_norm": _as_float(self._engine.get_global_grad_norm()),
-            **self._taught(result),
-            **({"train/skipped_steps": float(self._skipped.total)} if self._skipped.total else {}),
-            "perf/step_seconds": seconds,
-            "perf/trained_seconds": self._trained_seconds,
-            "perf/peak_memory_gb": _peak_memory_gb(self._world.device),
-            **self._speed(result, seconds),
-            **health,
-        }
+        values |= speed_metrics(result, seconds, self._facts, self._world)
+        values |= {"train/lr": self._lr(self.step - 1), "perf/trained_seconds": self._trained_seconds, **health}
         if self._recorder is not None:
-            self._recorder.step(self.step, {key: value for key, value in values.items() if value is not None})
-
-    def _taught(self, result: StepResult) -> dict[str, float]:
-        if result.taught is None:
-            return {}
-        taught = (self._world.sum(result.taught) / self._world.size).tolist()
-        return dict(zip(("train/distillation_loss", "train/teacher_agreement"), taught, strict=True))
-
-    def _speed(self, result: StepResult, seconds: float) -> dict[str, float | None]:
-        images_per_second = self._plan.batches.global_batch / seconds
-        busy = self._world.gather(result.data_wait + result.forward.seconds())
-        alone = self._world.size == 1
-        return {
-            "perf/images_per_second": images_per_second,
-            "perf/mfu": mfu(self._facts, images_per_second, self._world.size),
-            "perf/data_wait_share": min(1.0, result.data_wait / seconds),
-            "perf/slowest_rank": None if alone else float(busy.index(max(busy))),
-            "perf/slowest_rank_behind_seconds": None if alone else max(busy) - statistics.median(busy),
-        }
+            self._recorder.step(self.step, values)
 
     def _evaluation_is_due(self) -> bool:
         calendar = self._plan.calendar
@@ -314,21 +287,3 @@ class Trainer:
     def _say(self, text: str) -> None:
         if self._recorder is not None:
             self._recorder.say(text)
-
-
-def _timed(batches: Iterator[MicroBatch]) -> Iterator[tuple[MicroBatch, float]]:
-    clock: Callable[[], float] = time.perf_counter
-    while True:
-        began = clock()
-        batch = next(batches)
-        yield batch, clock() - began
-
-
-def _as_float(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _peak_memory_gb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
