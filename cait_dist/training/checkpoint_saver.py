@@ -117,7 +117,6 @@ class CheckpointSaver:
         before = self.wait()
         self._began = time.perf_counter()
         self._progress = {"optimizer_steps": self._partition.optimizer_steps, **progress}
-        self._partial.mkdir(parents=True, exist_ok=True)
         file = self._partial / f"rank-{self._world.rank:05d}.safetensors"
         self._writing = self._thread.submit(_write, file, self._copy.take())
         self._stalled = time.perf_counter() - began
@@ -223,6 +222,7 @@ class CheckpointSaver:
 
 
 def _write(path: Path, arrays: Arrays) -> tuple[str, dict[str, Any]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file(arrays, path)
     flush(path)
     return path.name, {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

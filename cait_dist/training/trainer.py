@@ -36,6 +36,7 @@ from .plan import make_plan
 from .preempt import StopRequest
 from .process_group import World
 from .recorder import Recorder
+from .replicas import compare_replicas
 from .schedule import learning_rate
 from .skipped_steps import SkippedSteps
 from .step import StepResult, TrainingStep
@@ -127,6 +128,7 @@ class Trainer:
             return self._stepper.run(batches), {}
         self._health.begin()
         result, health = self._stepper.run(batches), self._health.end()
+        compare_replicas(self._engine, self._world, self.step + 1)
         return result, {} if result.left_out else health
 
     def _build(self, checkpoint: Checkpoint | None) -> list[str]:
