@@ -29,7 +29,7 @@ from .snapshot import snapshot_code
 from .submit import absolute, check_script, submit_jobs, watch_start
 
 if TYPE_CHECKING:
-    from cait_dist.training.evaluation_request import Request
+    from cait_dist.training.evaluating.request import Request
 
 
 class EvaluateRun(PlainTask):
@@ -44,7 +44,7 @@ class EvaluateRun(PlainTask):
 
     def work(self) -> None:
         """Evaluate, and print the table into the job's log."""
-        from cait_dist.training.evaluate_run import Evaluation  # noqa: PLC0415 - torch only where it computes
+        from cait_dist.training.evaluating.run import Evaluation  # noqa: PLC0415 - torch only where it computes
 
         Evaluation(self.request).work()
 
@@ -87,7 +87,7 @@ def plan_evaluation(request: Request, cluster: str, options: dict[str, Any]) -> 
     Raises:
         ValueError: of the project's own kinds
     """
-    from cait_dist.training.evaluate_run import Evaluation  # noqa: PLC0415 - wrong options are told before
+    from cait_dist.training.evaluating.run import Evaluation  # noqa: PLC0415 - wrong options are told before
 
     profile = one_task_profile(cluster, options, gpus=1)
     evaluation = Evaluation(request)

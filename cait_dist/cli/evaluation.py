@@ -9,7 +9,7 @@ from .arguments import Overrides
 from .cluster_options import Cluster, DryRun, refuse_without_cluster, takes_profile_options
 
 if TYPE_CHECKING:
-    from cait_dist.training.evaluation_request import Request
+    from cait_dist.training.evaluating.request import Request
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="run, or one of its checkpoints", show_default=False)]
 OneGpu = Annotated[int | None, typer.Option("--gpus-per-node", "--gpus", min=0, max=1, help="0: none; default: 1")]
@@ -32,13 +32,13 @@ def evaluate(
     if cluster == "local":
         gpus = options["gpus_per_node"]
         refuse_without_cluster({**options, "gpus_per_node": None}, gpus=gpus, dry_run=dry_run or None)
-    from cait_dist.training.evaluation_request import Request  # noqa: PLC0415
+    from cait_dist.training.evaluating.request import Request  # noqa: PLC0415
 
     request = Request(run, step, tuple(weights or ()), tuple(sets or ()), follow, tuple(overrides or ()))
     if cluster != "local":
         _submit(request, cluster, options, dry_run)
         return
-    from cait_dist.training.evaluate_run import Evaluation  # noqa: PLC0415
+    from cait_dist.training.evaluating.run import Evaluation  # noqa: PLC0415
 
     Evaluation(request, typer.echo).work()
 

@@ -17,7 +17,7 @@ from cait_dist.planning.flops import count_macs
 from cait_dist.planning.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
 from cait_dist.tracking.run_directory import write_json
 
-from .evaluation_sets import OpenSet
+from .evaluating.sets import OpenSet
 from .plan import Plan
 from .process_group import World
 from .zero_partition import ZeroPartition

@@ -7,11 +7,11 @@ from cait_dist.data.cache_needs import check_cache
 from cait_dist.data.errors import CacheError, RemoteError
 
 from .checkpoint_files import list_checkpoints
-from .distillation import open_guide
-from .evaluation_sets import open_truth
+from .distilling.identity import TeacherError
+from .distilling.lesson import open_guide
+from .evaluating.sets import open_truth
 from .initial_model import build_model, missing_weights
 from .plan import CannotStartError, Plan, make_plan
-from .teacher_identity import TeacherError
 
 
 def preflight(config: RunConfig, processes: int) -> Plan:

@@ -10,7 +10,7 @@ from cait_dist.config import RunConfig
 
 from .checkpoint import read_weights
 from .checkpoint_files import Checkpoint, CheckpointError, list_checkpoints
-from .evaluation_request import ALL, NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
+from .evaluating.request import ALL, NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
 from .export import KINDS
 
 

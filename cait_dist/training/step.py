@@ -18,7 +18,7 @@ from cait_dist.config import RunConfig
 from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
 
-from .distillation import Guide, Lesson, distil
+from .distilling.lesson import Guide, Lesson, distil
 from .ema import MovingAverage
 from .forward_clock import ForwardClock
 from .process_group import World

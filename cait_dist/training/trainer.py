@@ -23,10 +23,10 @@ from cait_dist.tracking.run_directory import RunDirectory
 from .checkpoint import agree_on_checkpoint, load_checkpoint
 from .checkpoint_files import Checkpoint, list_checkpoints
 from .checkpoint_saver import CheckpointSaver, Saved
-from .distillation import open_guide
+from .distilling.lesson import open_guide
 from .ema import MovingAverage
-from .evaluate_precisely import model_to_evaluate
-from .evaluation_sets import open_set
+from .evaluating.precisely import model_to_evaluate
+from .evaluating.sets import open_set
 from .facts import gather_facts, write_facts
 from .health import HealthCheck
 from .initial_model import initial_model

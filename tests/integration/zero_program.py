@@ -22,9 +22,9 @@ from cait_dist.data.reader_webdataset import open_split
 from cait_dist.training.checkpoint import load_checkpoint
 from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.checkpoint_saver import CheckpointSaver
-from cait_dist.training.distillation import open_guide
+from cait_dist.training.distilling.lesson import open_guide
 from cait_dist.training.ema import MovingAverage
-from cait_dist.training.evaluate_precisely import model_to_evaluate
+from cait_dist.training.evaluating.precisely import model_to_evaluate
 from cait_dist.training.health import HealthCheck
 from cait_dist.training.initial_model import initial_model
 from cait_dist.training.optimizer import set_learning_rate

@@ -1,0 +1,1 @@
+"""Measuring weights: which sets, which checkpoints, in which precision, and what is written down about it."""
