@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DataPrepError
+from .errors import DataPrepError, some_text
 
 VERSION = 2
 SMALLEST_PAGE = 1 << 21
@@ -133,6 +133,8 @@ def read_table(path: Path) -> Table:
             allocations = _read(file.fileno(), path, ALLOCATION, count, start, total)
     except OSError as error:
         raise BetonError(f"{path}: cannot be read ({error.strerror or error}); check the storage") from None
+    except MemoryError:  # files may have holes, which take no room: then a large size costs nothing
+        raise BetonError(f"{path}: the table of its {count:,} samples does not fit into memory") from None
     return _join(path, metadata, allocations, total)
 
 
@@ -158,7 +160,8 @@ def _check_fields(path: Path, fields: Table) -> None:
     found = [(bytes(field["name"]).rstrip(b"\0").decode("ascii", "replace"), int(field["type_id"])) for field in fields]
     if found != list(FIELDS):
         raise BetonError(
-            f"{path}: has the fields {found}; needed are an RGB image 'image' and an integer 'label', in this order"
+            f"{path}: has the fields {some_text(found, 200)}; needed are an RGB image 'image' and an integer 'label', "
+            "in this order"
         )
 
 

@@ -29,6 +29,8 @@ JPEG_QUALITY = 95
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
 LARGEST_KEPT_PNG = 32 * 32
+FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "AVIF")
+"""What photographs come as. Pillow knows more, and has EPS painted by another program, which runs what it says."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def clean(encoded: bytes, resize: int | None = None) -> Cleaned:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd metadata of other formats, and sizes that are checked below
-            with Image.open(io.BytesIO(plain)) as image:
+            with Image.open(io.BytesIO(plain), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return Cleaned(broken=f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken")
                 image.load()
@@ -112,6 +114,6 @@ def _encoded_anew(image: Image.Image, target: tuple[int, int]) -> Cleaned:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow image to 8-bit RGB; 16-bit greys are scaled, where Pillow's own conversion would clip them."""
     if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        grey = np.clip(np.asarray(image), 0, 65535) >> 8
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +48,27 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file by way of `whole_file`."""
     with whole_file(path) as file:
         file.write(content)
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a file that somebody else may have put there: a plain one, of bounded size.
+
+    Args:
+        path: the file. A pipe, whose opening would wait for ever, or a device, which has no end, is refused.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: if it cannot be read, is no plain file or has more.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no plain file")
+        content = b"" if status.st_size > most else file.read(status.st_size + 1)
+        if max(status.st_size, len(content)) > most:
+            raise OSError(errno.EFBIG, f"has more than {most:,} bytes")
+        return content
 
 
 def file_sha256(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:

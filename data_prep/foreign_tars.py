@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from .errors import DataPrepError
+from .errors import DataPrepError, some_text
 from .tar_walk import opened, walk
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -60,7 +60,7 @@ def _samples_of(path: Path, file: IO[bytes]) -> Iterator[ForeignSample]:
             yield from group.finish(path, key)
             key, group = match[1], _Group()
             if key in seen:
-                raise DataPrepError(f"{path}: the members of {key!r} do not lie side by side; {_REWRITE}")
+                raise DataPrepError(f"{path}: the members of {some_text(key, 200)} do not lie side by side; {_REWRITE}")
             seen.add(key)
         group.add(path, file, member, match[2].lower())
     yield from group.finish(path, key)
@@ -75,12 +75,12 @@ class _Group:
     met: bool = False
 
     def add(self, path: Path, file: IO[bytes], member: tarfile.TarInfo, extension: str) -> None:
-        self.met = True
+        self.met, shown = True, some_text(member.name, 200)
         if extension in IMAGE_EXTENSIONS:
             if self.image is not None:
-                raise DataPrepError(f"{path}: two images of the same name, {member.name!r} is the second; {_REWRITE}")
+                raise DataPrepError(f"{path}: two images of the same name, {shown} is the second; {_REWRITE}")
             if not 0 < member.size < 2**32:
-                raise DataPrepError(f"{path}: the image {member.name!r} has {member.size} bytes; {_REWRITE}")
+                raise DataPrepError(f"{path}: the image {shown} has {member.size} bytes; {_REWRITE}")
             self.image = (member.name, member.offset_data, member.size)
         elif extension == "cls" or (extension == "json" and self.label is None):
             self.label = _read_label(path, file, member, extension)
@@ -90,14 +90,14 @@ class _Group:
             return
         if self.image is None or self.label is None:
             missing = "image" if self.image is None else "label"
-            raise DataPrepError(f"{path}: the sample {key!r} has no {missing}; {_REWRITE}")
+            raise DataPrepError(f"{path}: the sample {some_text(key, 200)} has no {missing}; {_REWRITE}")
         yield ForeignSample(*self.image, self.label)
 
 
 def _read_label(path: Path, file: IO[bytes], member: tarfile.TarInfo, extension: str) -> int:
-    most = _MAX_CLS_BYTES if extension == "cls" else _MAX_JSON_BYTES
+    most, shown = _MAX_CLS_BYTES if extension == "cls" else _MAX_JSON_BYTES, some_text(member.name, 200)
     if member.size > most:
-        raise DataPrepError(f"{path}: {member.name!r} has {member.size:,} bytes, too many for a label; {_REWRITE}")
+        raise DataPrepError(f"{path}: {shown} has {member.size:,} bytes, too many for a label; {_REWRITE}")
     try:
         # By its place, so that tarfile's own position in the file does not matter to us, nor ours to it.
         raw = os.pread(file.fileno(), member.size, member.offset_data)
@@ -111,6 +111,6 @@ def _read_label(path: Path, file: IO[bytes], member: tarfile.TarInfo, extension:
         value = value.get("label", value.get("cls"))
     if type(value) is not int or not 0 <= value < _MAX_LABEL:
         raise DataPrepError(
-            f"{path}: {member.name!r} holds no label, which is an integer from 0 to {_MAX_LABEL - 1:,}; {_REWRITE}"
+            f"{path}: {shown} holds no label, which is an integer from 0 to {_MAX_LABEL - 1:,}; {_REWRITE}"
         )
     return value

@@ -24,6 +24,7 @@ import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import write_whole
+from .files import read_plain, write_whole
 from .manifest_checks import (
     MAX_MANIFEST_BYTES,
     OWN_CHECKSUM,
@@ -77,6 +78,8 @@ MANIFEST_FILE = "manifest.json"
 SAMPLES_FILE = "samples.npy"
 SOURCES_FILE = "sources.txt.gz"
 QUARANTINE_FILE = "quarantine.jsonl"
+MAX_SOURCES_BYTES = 2**30
+"""Of the names, packed or not: those of ImageNet-21k's 14 million images take half of it."""
 
 
 def write_manifest(folder: Path, manifest: Manifest, source_names: Sequence[str]) -> None:
@@ -134,9 +137,9 @@ def read_source_names(folder: Path) -> list[str]:
     """
     path = folder / SOURCES_FILE
     try:
-        return parse_source_names(path.read_bytes(), path)
+        return parse_source_names(read_plain(path, MAX_SOURCES_BYTES), path)
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error}); {_SOURCES_REMEDY}") from None
+        raise ManifestError(f"{path}: cannot be read ({error.strerror or error}); {_SOURCES_REMEDY}") from None
 
 
 def parse_source_names(raw: bytes, path: Path | str) -> list[str]:
@@ -146,9 +149,17 @@ def parse_source_names(raw: bytes, path: Path | str) -> list[str]:
         ManifestError: if it is damaged.
     """
     try:
-        return gzip.decompress(raw).decode().splitlines()
-    except (OSError, EOFError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error}); {_SOURCES_REMEDY}") from None
+        # A small file may be packed from any amount of text.
+        text = bytearray()
+        with gzip.open(io.BytesIO(raw)) as packed:
+            while len(text) <= MAX_SOURCES_BYTES and (part := packed.read(1 << 20)):
+                text += part
+        if len(text) <= MAX_SOURCES_BYTES:
+            return text.decode().splitlines()
+        reason: object = f"holds more than {MAX_SOURCES_BYTES:,} bytes of names"
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        reason = error
+    raise ManifestError(f"{path}: cannot be read ({reason}); {_SOURCES_REMEDY}")
 
 
 _SOURCES_REMEDY = "run `cait verify`, or prepare the data again"

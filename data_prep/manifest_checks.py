@@ -5,6 +5,7 @@ Every doubt is raised as a `Lie`, which says what cannot be so and, if it is not
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .errors import some_text
+from .files import read_plain
 from .manifest_types import FORMAT_VERSION, SAMPLE_DTYPE, Manifest, Samples, ShardInfo
 
 MAX_MANIFEST_BYTES = 512 * 2**20
@@ -22,6 +25,7 @@ OWN_CHECKSUM = "content_sha256"
 """Entry of the manifest."""
 _MAX_CLASSES = 1_000_000
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._,+=@ -]{0,250}", re.ASCII)
+_HALVES = re.compile("[\ud800-\udfff]")
 _T = TypeVar("_T")
 
 
@@ -36,14 +40,12 @@ class Lie(Exception):  # noqa: N818 - never leaves `load_manifest`
 def read_bounded(path: Path, most: int) -> bytes:
     """The content of a file that may not have more than ``most`` bytes."""
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise Lie(f"has {size:,} bytes, more than the {most:,} that such a file can need", path)
-        with path.open("rb") as file:
-            return file.read(most + 1)
+        return read_plain(path, most)
     except FileNotFoundError:
         raise Lie("no such file", path) from None
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise Lie(f"has more than the {most:,} bytes that such a file can need", path) from None
         raise Lie(f"cannot be read ({error.strerror or error})", path) from None
 
 
@@ -51,14 +53,14 @@ def parse_manifest(path: Path | str, raw: bytes) -> tuple[Manifest, Mapping[str,
     """Everything but the table of samples, with types checked; and the raw mapping."""
     try:
         content = json.loads(raw)
+        actual = own_checksum(content) if isinstance(content, dict) else ""
     except (ValueError, RecursionError):
         raise Lie("is not JSON", path) from None
-    if not isinstance(content, dict):
+    if not actual:
         raise Lie("is not a JSON object", path)
     version = get_entry(content, "format_version", int)
     if version != FORMAT_VERSION:
-        raise Lie(f"has format version {version}, this program reads {FORMAT_VERSION}", path)
-    actual = own_checksum(content)
+        raise Lie(f"has format version {str(version)[:20]}, this program reads {FORMAT_VERSION}", path)
     if content.get(OWN_CHECKSUM, actual) != actual:
         raise Lie("does not have the checksum that it states itself: it was damaged, or edited by hand", path)
     names = text_entries(get_entry(content, "class_names", list), "class_names")
@@ -97,12 +99,21 @@ def get_entry(mapping: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
     # To Python, True is an int.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise Lie(f"{key} is missing or not a {kind.__name__}")
+    if isinstance(value, str) and not _is_text(value):
+        raise Lie(f"{key} holds something that is not text")
+    if isinstance(value, int) and abs(value) >= 2**64:
+        raise Lie(f"{key} is a number beyond all measure")
     return value
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that can be written down: JSON can also spell halves of characters."""
+    return isinstance(value, str) and _HALVES.search(value) is None
 
 
 def text_entries(values: object, key: str) -> tuple[str, ...]:
     """A list that must hold nothing but text."""
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or not all(map(_is_text, values)):
         raise Lie(f"{key} holds something that is not text")
     return tuple(values)
 
@@ -121,7 +132,9 @@ def _parse_shard(entry: object, num_classes: int) -> ShardInfo:
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(number) is int for number in pair):
             raise Lie(f"shard {name} has class counts that are not pairs of numbers")
         if not 0 <= pair[0] < num_classes:
-            raise Lie(f"shard {name} counts a label {pair[0]}, there are {num_classes} classes")
+            raise Lie(f"shard {name} counts a label {some_text(pair[0])}, there are {num_classes} classes")
+        if not 0 <= pair[1] <= samples:
+            raise Lie(f"shard {name} counts more of a label than it has samples")
         counts.append((pair[0], pair[1]))
     return ShardInfo(name, samples, size, get_entry(entry, "sha256", str), tuple(counts), mtime_ns)
 

@@ -124,7 +124,7 @@ def _rows_of(root: Path, path: Path, columns: Columns) -> tuple[list[str], npt.N
     """Name and label of every row of a file; the name ends in that of the image file, where it is known."""
     with opened_parquet(path) as file:
         labels = read_column(file, columns.label)
-        count = file.metadata.num_rows
+        count = len(labels)
         ends = read_column(file, columns.path).to_pylist() if columns.path else [None] * count
         if labels.null_count:
             raise DataPrepError(f"{path}: {labels.null_count:,} rows have no {columns.label}; remove them")

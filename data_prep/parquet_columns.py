@@ -45,6 +45,8 @@ def opened_parquet(path: Path) -> Iterator[Any]:
 
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            if file.metadata.num_rows > path.stat().st_size:
+                raise DataPrepError(f"{path}: has more rows than bytes, so they hold no images; {_FETCH}")
             yield file
     except (pyarrow.lib.ArrowException, OSError) as error:
         raise DataPrepError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {_FETCH}") from None
@@ -69,7 +71,9 @@ def find_columns(path: Path) -> Columns:
     integers = [field.name for field in schema if str(field.type) in _INTEGERS]
     classes = [name for name in integers if features.get(name, {}).get("_type") == "ClassLabel"]
     label, more = _choose(path, "labels", classes or integers, ("label", "labels", "cls"))
-    names = features.get(label, {}).get("names") or ()
+    names = features.get(label, {}).get("names") or []
+    if not isinstance(names, list):
+        raise DataPrepError(f"{path}: the names of the classes of {label} are no list; {_FETCH}")
     field = schema.field(image)
     has_path = _image_path(field) != image and field.type.get_field_index("path") >= 0
     return Columns(
@@ -106,5 +110,5 @@ def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

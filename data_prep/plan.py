@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataPrepError
-from .files import write_whole
+from .files import read_plain, write_whole
 from .manifest import FORMAT_VERSION
 from .split import NeedsScratch, Source, Split
 
 PLAN_FILE = "plan.json"
+_MAX_NOTE_BYTES = 2**20
 SCRATCH_FOLDER = ".scratch"
 # A tar of 1,000 ImageNet photographs has about 110 MB: long enough for sequential reads, short enough to build again.
 LARGEST_DEFAULT_SHARD = 1000
@@ -189,7 +190,7 @@ def claim_folder(plan: Plan) -> None:
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         if note.exists():
-            _compare(plan, json.loads(note.read_text()))
+            _compare(plan, json.loads(read_plain(note, _MAX_NOTE_BYTES)))
         elif foreign := sorted(entry.name for entry in plan.out.iterdir() if not entry.name.startswith(".")):
             raise DataPrepError(
                 f"{plan.out} holds files that are not ours ({', '.join(foreign[:3])}, …); choose a new or empty folder"
@@ -199,7 +200,9 @@ def claim_folder(plan: Plan) -> None:
             write_whole(note, json.dumps(content, indent=1).encode())
         for name in plan.splits:
             (plan.out / name).mkdir(exist_ok=True)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except DataPrepError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataPrepError(f"{plan.out}: cannot be used as output ({reason}); choose another folder") from None
 

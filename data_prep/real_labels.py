@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DataPrepError
-from .files import write_whole
+from .errors import DataPrepError, some_text
+from .files import read_plain, write_whole
 from .manifest import read_source_names
 from .plan import Plan
 
@@ -82,11 +82,9 @@ def read_real_labels(path: Path, plan: Plan) -> RealLabels:
 
 def _parse(path: Path, num_classes: int) -> tuple[tuple[int, ...], ...]:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataPrepError(f"{path}: has more than {MAX_BYTES:,} bytes; {_EXPECTED}")
-        return parse_labels(path.read_bytes(), path, num_classes)
+        return parse_labels(read_plain(path, MAX_BYTES), path, num_classes)
     except OSError as error:
-        raise DataPrepError(f"{path}: cannot be read ({error}); {_EXPECTED}") from None
+        raise DataPrepError(f"{path}: cannot be read ({error.strerror or error}); {_EXPECTED}") from None
 
 
 def parse_labels(raw: bytes, place: Path | str, num_classes: int) -> tuple[tuple[int, ...], ...]:
@@ -102,13 +100,15 @@ def parse_labels(raw: bytes, place: Path | str, num_classes: int) -> tuple[tuple
     """
     try:
         entries = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataPrepError(f"{place}: cannot be read ({error}); {_EXPECTED}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, list) for entry in entries):
         raise DataPrepError(f"{place}: is something else; {_EXPECTED}")
     for number, entry in enumerate(entries):
         if not all(type(label) is int and 0 <= label < num_classes for label in entry):
-            raise DataPrepError(f"{place}: entry {number} is {entry}; labels are numbers from 0 to {num_classes - 1}")
+            raise DataPrepError(
+                f"{place}: entry {number} is {some_text(entry)}; labels are numbers from 0 to {num_classes - 1}"
+            )
     return tuple(map(tuple, entries))
 
 

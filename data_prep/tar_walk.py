@@ -13,11 +13,12 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
-from .errors import DataPrepError
+from .errors import DataPrepError, some_text
 
 FETCH_AGAIN = "fetch or write it again"
+MAX_HEADER_BYTES = 2**20
 
 
 def find_tars(folder: Path) -> list[Path]:
@@ -85,8 +86,9 @@ def walk(place: object, file: IO[bytes] | View) -> Iterator[tarfile.TarInfo]:
     """
     end = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
+        with tarfile.open(fileobj=cast("IO[bytes]", _Headers(place, file)), mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined] # or it would keep all it has met
                 _refuse_odd(place, member, end)
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if not member.isdir():
@@ -101,15 +103,32 @@ def walk(place: object, file: IO[bytes] | View) -> Iterator[tarfile.TarInfo]:
         raise DataPrepError(f"{place}: cannot be read ({error.strerror or error}); check the storage") from None
 
 
+class _Headers:
+    """A tar of which only headers are read, as `tarfile` does: one that asks for more than any header can need is told.
+
+    Long names and other attributes lie in headers of their own, which state their length.
+    """
+
+    def __init__(self, place: object, file: IO[bytes] | View) -> None:
+        self._place, self._file = place, file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise DataPrepError(f"{self._place}: a header of {size:,} bytes, which no tar needs; do not use this tar")
+        return self._file.read(size)
+
+
 def _refuse_odd(place: object, member: tarfile.TarInfo, end: int) -> None:
+    shown = some_text(member.name, 200)
     if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
-        raise DataPrepError(f"{place}: the member {member.name!r} points out of the archive; do not use this tar")
+        raise DataPrepError(f"{place}: the member {shown} points out of the archive; do not use this tar")
     # A negative size would send the walk backwards, and round in circles.
     if member.size < 0 or member.offset < end:
-        raise DataPrepError(f"{place}: the member {member.name!r} has an impossible size; do not use this tar")
+        raise DataPrepError(f"{place}: the member {shown} has an impossible size; do not use this tar")
     if not member.isdir() and (not member.isreg() or member.issparse()):
         raise DataPrepError(
-            f"{place}: the member {member.name!r} is a link, a device or sparse, not a plain file; do not use this tar"
+            f"{place}: the member {shown} is a link, a device or sparse, not a plain file; do not use this tar"
         )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 KeyPath = tuple[str | int, ...]
+_MAX_SHOWN = 1500
+"""Of a problem: the longest of ours, with all that a setting may be, has a third of it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def _spell(value: object) -> str:
 
 def _on_one_line(text: str) -> str:
     # Keys and values come from files: whatever a terminal would obey instead of show is spelled out.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_MAX_SHOWN])
+    return shown if len(text) <= _MAX_SHOWN else f"{shown}…"
 
 
 def _reading_order(problem: Problem) -> tuple[int, str, int, int]:

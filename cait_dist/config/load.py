@@ -117,7 +117,7 @@ def _merge(
 
 
 def _parse_override(text: str, index: int) -> tuple[Layer, list[Problem]]:
-    place = Place(f"command line {text!r}", argument=index)
+    place = Place(f"command line {value_text(text, 200)}", argument=index)
     key, equals, written = text.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals:
@@ -170,6 +170,8 @@ def _bases(layer: Layer, shown: str) -> list[tuple[str, Place]]:
         return []
     place, value = layer.places[("base",)], layer.values["base"]
     names = value if isinstance(value, list) else [value]
+    if len(names) > MAX_CHAIN:
+        raise ConfigError([Problem(f"'base': names {len(names)} files, possible are {MAX_CHAIN}", place)])
     for name in names:
         if not isinstance(name, str) or not name:
             message = f"'base': must be the name of a file or a list of them, got {value_text(value)}"
@@ -190,6 +192,9 @@ def _find(path: Path, shown: str, asked_by: Place | None) -> Path:
     try:
         if path.is_dir():
             message = f"'{shown}' is a folder, not a file{_likely_files(path, shown, '')}"
+        elif asked_by is not None and path.exists() and not path.is_file():
+            # What a user names may be a pipe; what a file names could be one that nobody ever fills.
+            message = f"'{shown}' is no plain file"
         elif not path.exists():
             message = f"there is no file '{shown}'{_likely_files(path.parent, str(Path(shown).parent), path.name)}"
         else:

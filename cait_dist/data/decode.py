@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data_prep.clean import MAX_PIXELS, to_rgb
+from data_prep.clean import FORMATS, MAX_PIXELS, to_rgb
 
 from .errors import CorruptImageError
 
@@ -59,7 +59,7 @@ def _decode_with_pillow(encoded: bytes) -> Pixels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd EXIF blocks, and sizes that are checked below
-            with Image.open(io.BytesIO(encoded)) as image:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise CorruptImageError(f"{image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are decoded")
                 return np.array(to_rgb(image))

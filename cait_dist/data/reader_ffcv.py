@@ -107,7 +107,10 @@ class FfcvReader:
 
     def source_name(self, index: int) -> str:
         """The name under which a sample was found when the data were prepared. Reads the whole list of names."""
-        return read_source_names(self.split_dir)[index]
+        names = read_source_names(self.split_dir)
+        if len(names) != self.num_samples:
+            raise DataError(f"{self.split_dir}: has {len(names):,} names for {self.num_samples:,} samples")
+        return names[index]
 
     def _open(self) -> int:
         # Two threads may both open it, and one descriptor is left for the end of the process to close: no harm done.

@@ -91,7 +91,12 @@ class WebDatasetReader:
 
     def source_name(self, index: int) -> str:
         """The name under which a sample was found when the data were prepared. Reads the whole list of names."""
-        return self._files.source_names()[index]
+        names = self._files.source_names()
+        if len(names) != self.num_samples:
+            raise DataError(
+                f"{self._files.place}: has {len(names):,} names for {self.num_samples:,} samples; run `cait verify`"
+            )
+        return names[index]
 
     @property
     def fetch_ahead(self) -> Callable[[int, Stop], bool] | None:

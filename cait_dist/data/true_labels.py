@@ -10,6 +10,7 @@ from pathlib import Path
 from cait_dist.config.data import RemoteConfig
 from cait_dist.config.section import is_url
 from data_prep.errors import DataPrepError
+from data_prep.files import read_plain
 from data_prep.real_labels import MAX_BYTES, REAL_FILE, parse_labels
 
 from .errors import DataError, RemoteError
@@ -52,7 +53,7 @@ def _read(data_path: Path | str, split: str, remote: RemoteConfig) -> bytes:
         if is_url(data_path):
             folder = remote_folder(f"{data_path}/{split}", remote.retries, remote.timeout)
             return folder.read_file(REAL_FILE, MAX_BYTES)
-        return (Path(data_path) / split / REAL_FILE).read_bytes()
+        return read_plain(Path(data_path) / split / REAL_FILE, MAX_BYTES)
     except OSError as error:
         place = Path(data_path) / split / REAL_FILE
         raise DataError(f"{place}: cannot be read ({error.strerror or error}); {_REMEDY}") from None
@@ -74,9 +75,7 @@ def read_subset(path: Path, num_classes: int) -> tuple[int, ...]:
     """
     expected = "expected a file with a line per class of the set: the number of the model's output, counted from 0"
     try:
-        if path.stat().st_size > MAX_SUBSET_BYTES:
-            raise DataError(f"{path}: has more than {MAX_SUBSET_BYTES:,} bytes; {expected}")
-        words = path.read_text().split()
+        words = read_plain(path, MAX_SUBSET_BYTES).decode().split()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read ({reason}); {expected}, or leave subset out") from None

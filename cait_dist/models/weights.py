@@ -11,14 +11,10 @@ itself. What happens to the tensors is the same for all:
 timm and deit know CaiT, and the plain vision transformers that the paper compares it with; other variants are written
 for this project alone, on request.
 
-A ``.pth`` file is a pickle, a small program. It is read with ``weights_only``, which refuses to run one.
+How a file is read that anybody may have made is told in ``weight_files``.
 """
 
-import argparse
 import math
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +22,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .architecture import Architecture
 from .foreign import refuse_foreign
 from .layers import stream_dtype
+from .weight_files import WeightsError, read_state_dict
 
 _PREFIX = "module."
-_WRAPPERS = ("model", "state_dict")
-_TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _SUFFIX_OF_FORMAT = {"timm": ".safetensors", "deit": ".pth", "own": ".safetensors"}
 
 
@@ -145,31 +139,6 @@ def save_weights(
     partial.replace(path)
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads a file into a flat state dict with plain names, whatever it is wrapped in.
-
-    Raises:
-        ValueError: If the file is missing, damaged, of an unknown kind, or holds anything but tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no weights at {path}; check the path, or download the file first")
-    if path.suffix == ".safetensors":
-        content: object = _read_safetensors(path)
-    elif path.suffix in _TORCH_SUFFIXES:
-        content = _read_pickle(path)
-    else:
-        raise ValueError(f"{path} is neither .safetensors nor {', '.join(_TORCH_SUFFIXES)}; rename or convert it")
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(t, Tensor) for t in content.values()):
-        raise ValueError(
-            f"{path} holds no state dict; expected tensors by name, bare or under a key {' or '.join(_WRAPPERS)}"
-        )
-    return {name.removeprefix(_PREFIX): tensor for name, tensor in content.items()}
-
-
 def resize_pos_embed(pos_embed: Tensor, new_grid: int) -> Tensor:
     """Interpolates a position embedding to another patch grid, as fine-tuning at a higher resolution needs.
 
@@ -197,34 +166,13 @@ def resize_pos_embed(pos_embed: Tensor, new_grid: int) -> Tensor:
     return grid.flatten(2).transpose(1, 2).to(pos_embed.dtype)
 
 
-def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}); download or export it again") from error
-
-
-def _read_pickle(path: Path) -> object:
-    try:
-        # Training checkpoints of deit hold their command line beside the weights: a Namespace, plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ValueError(
-                f"{path} is a pickle that would run {code[1]} when loaded; refused, because it could run any code. "
-                "Ask its author for a .safetensors file, or for a .pth with nothing but tensors"
-            ) from None
-        raise ValueError(f"{path} is damaged, or no file of weights; download or export it again") from error
-    except (RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged or incomplete ({error}); download or export it again") from error
-
-
 def _fit_positions(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[int, int] | None:
     """Resizes the position embedding in place where only its number of patches differs."""
     old, new = weights.get("pos_embed"), expected["pos_embed"]
-    if old is None or old.ndim != 3 or old.shape[1] == new.shape[1]:
+    if old is None or old.ndim != 3 or old.shape[1] in (0, new.shape[1]):
         return None
+    if old.shape[::2] != new.shape[::2] or not old.is_floating_point():
+        return None  # of another width, or no embedding at all
     slots = _class_slots(old)
     if slots != _class_slots(new):
         return None  # another design: its tensors will not fit either
@@ -262,7 +210,7 @@ def _check_fit(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str,
     }
     found = [f"{len(names)} {what}: {_abridge(names)}" for what, names in complaints.items() if names]
     if found:
-        raise ValueError(f"{path} does not fit the model; is it the same variant? " + "; ".join(found))
+        raise WeightsError(f"{path} does not fit the model; is it the same variant? " + "; ".join(found))
 
 
 def _abridge(names: list[str], limit: int = 12) -> str:

@@ -13,8 +13,10 @@ number of ranks and any ZeRO stage: each rank picks the ranges it needs out of a
 written is told in ``checkpoint_saver``; here it is read.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,10 +63,14 @@ def read_weights(checkpoint: Checkpoint, kind: str) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: when that kind was not saved
     """
+    shapes = checkpoint.state["shapes"]
+    # Memory is laid out by the description's word, which may be anybody's.
+    if 4 * sum(map(math.prod, shapes.values())) > sum(entry["bytes"] for entry in checkpoint.state["files"].values()):
+        raise CheckpointError(f"{checkpoint.path} describes more weights than its files hold: choose an older step")
     with _Pieces(checkpoint) as pieces:
         if not pieces.has(kind):
             raise CheckpointError(f"{checkpoint.path} holds no moving average: training.ema_decay was not set")
-        weights = {name: torch.empty(tuple(shape)) for name, shape in checkpoint.state["shapes"].items()}
+        weights = {name: torch.empty(tuple(shape)) for name, shape in shapes.items()}
         for name, weight in weights.items():
             pieces.copy(kind, name, 0, weight.view(-1))
     return weights
@@ -84,9 +90,12 @@ class _Pieces:
             try:
                 file = self._stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{path} cannot be read ({error}): resume from an older step") from None
+                reason = " ".join(str(error).split())[:300]
+                raise CheckpointError(f"{path} cannot be read ({reason}): resume from an older step") from None
             for key in file.keys():  # noqa: SIM118 - not a mapping
-                kind, parameter, start = _parse_key(key)
+                kind, parameter, start = _parse_key(path, key)
+                if len(file.get_slice(key).get_shape()) != 1:
+                    raise CheckpointError(f"{path} holds {key[:200]!r} of another shape: resume from an older step")
                 self._index.setdefault((kind, parameter), []).append((start, key, file))
         return self
 
@@ -123,9 +132,11 @@ def agree_on_checkpoint(candidates: list[Checkpoint], world: World, warn: Callab
     return None
 
 
-def _parse_key(key: str) -> tuple[str, str, int]:
+def _parse_key(path: Path, key: str) -> tuple[str, str, int]:
     kind, _, rest = key.partition("/")
     parameter, _, start = rest.rpartition("@")
+    if not (start.isascii() and start.isdigit() and len(start) < 19):
+        raise CheckpointError(f"{path} holds {key[:200]!r}, which is no fragment: resume from an older step")
     return kind, parameter, int(start)
 
 

@@ -3,10 +3,13 @@
 What is in one, and how it is written, is told in ``checkpoint``.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,9 @@ from typing import Any
 
 FORMAT = 1
 COMPLETE, STATE = "COMPLETE", "state.json"
+MAX_STATE_BYTES = 64 * 2**20
+"""Of the description: a thousand ranks and a thousand parameters need a hundredth of it."""
+_FILE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 class CheckpointError(ValueError):
@@ -36,10 +42,20 @@ class Checkpoint:
 
     def damage(self, share: slice = slice(None)) -> str | None:
         """What is wrong with the files' content, or None. Reads every byte of the given share of the files."""
+        # Hidden files are not ours: network file systems keep what was removed while somebody read it.
+        try:
+            there = {entry.name: entry for entry in os.scandir(self.path) if not entry.name.startswith(".")}
+        except OSError as error:
+            return f"{self.path} cannot be read ({error.strerror or error})"
+        if unknown := sorted(there.keys() - {*self.state["files"], STATE, COMPLETE}):
+            return f"{self.path} holds {unknown[0]!r}, which is none of its files"
         for name, entry in sorted(self.state["files"].items())[share]:
             file = self.path / name
-            if not file.is_file():
+            if name not in there:
                 return f"{file} is missing"
+            # A link may lead anywhere, and what it leads to may change.
+            if not there[name].is_file(follow_symlinks=False):
+                return f"{file} is no plain file"
             if file.stat().st_size != entry["bytes"] or file_sha256(file) != entry["sha256"]:
                 return f"{file} does not have the recorded checksum"
         return None
@@ -54,14 +70,48 @@ def list_checkpoints(directory: Path) -> list[Checkpoint]:
 def open_checkpoint(path: Path) -> Checkpoint | None:
     """The checkpoint at ``path`` if it is complete and its description is intact, else None."""
     try:
-        described = (path / STATE).read_bytes()
+        described = _read_plain(path / STATE)
         digest = hashlib.sha256(described).hexdigest()
-        if (path / COMPLETE).read_text().strip() != digest:
+        if _read_plain(path / COMPLETE).strip() != digest.encode():
             return None
         state = json.loads(described)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return Checkpoint(path, state, digest) if isinstance(state, dict) and state.get("format") == FORMAT else None
+    return Checkpoint(path, state, digest) if _is_description(state) else None
+
+
+def unreadable_checkpoints(directory: Path) -> list[Path]:
+    """What claims to be complete and is not: its description or its mark was damaged; oldest first."""
+    claims = (path for path in sorted(directory.glob("step-*")) if path.suffix != ".partial" and path.is_dir())
+    return [path for path in claims if open_checkpoint(path) is None]
+
+
+def _read_plain(path: Path) -> bytes:
+    """A small file's content; OSError for a link, a pipe, which would never end, and for what is too large."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no plain file")
+        if status.st_size > MAX_STATE_BYTES:
+            raise OSError(errno.EFBIG, f"has more than {MAX_STATE_BYTES:,} bytes")
+        return file.read(status.st_size)
+
+
+def _is_description(state: object) -> bool:
+    """Whether what a run's loader relies on is there: a checkpoint may come from anywhere."""
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not _is_count(state.get("step")):
+        return False
+    files, shapes = state.get("files"), state.get("shapes")
+    if not isinstance(files, dict) or not isinstance(shapes, dict):
+        return False
+    return all(
+        _FILE.fullmatch(name) and isinstance(entry, dict) and _is_count(entry.get("bytes")) and "sha256" in entry
+        for name, entry in files.items()
+    ) and all(isinstance(shape, list) and all(map(_is_count, shape)) for shape in shapes.values())
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def remove_unfinished(directory: Path) -> None:
