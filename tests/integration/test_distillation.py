@@ -148,7 +148,5 @@ def test_a_run_keeps_its_teacher_which_may_only_move(folder: Path, tiny_config: 
 
 def test_a_teacher_that_does_not_fit_is_told_before_anything_starts(folder: Path, tiny_config: Path) -> None:
     settings = ["model.num_classes=11", "distillation.kind=hard", f"distillation.teacher={folder / 'teacher'}"]
-    done = CliRunner().invoke(app, ["train", str(tiny_config), *settings])
-    assert done.exit_code == 2 or "head.weight" in str(done.exception)
     with pytest.raises(CannotStartError, match=r"'distillation\.teacher': .*head\.weight"):
         preflight(load_config(tiny_config, settings).config, 1)
