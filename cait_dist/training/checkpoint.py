@@ -23,10 +23,12 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 
-from .checkpoint_files import Checkpoint, CheckpointError
+from .checkpoint_files import COMPLETE, STATE, Checkpoint, CheckpointError, unreadable_checkpoints
 from .ema import MovingAverage
 from .process_group import World
 from .zero_partition import ZeroPartition
+
+_BEFORE = "trying the one before it"
 
 
 def load_checkpoint(checkpoint: Checkpoint, partition: ZeroPartition, ema: MovingAverage | None) -> None:
@@ -122,13 +124,18 @@ class _Pieces:
 
 def agree_on_checkpoint(candidates: list[Checkpoint], world: World, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint whose every byte is as recorded; damaged ones are named and passed over. Collective."""
+    if candidates:
+        # Those that cannot even be opened are no candidates, but whoever resumes must know that steps are done again.
+        for path in unreadable_checkpoints(candidates[-1].path.parent):
+            if path.name > candidates[-1].path.name:
+                warn(f"checkpoint {path.name} is damaged: {STATE} or {COMPLETE} is not as written; {_BEFORE}")
     for checkpoint in reversed(candidates):
         found: list[str | None] = [None] * world.size
         dist.all_gather_object(found, checkpoint.damage(slice(world.rank, None, world.size)), group=world.control)
         damages = [damage for damage in found if damage]
         if not damages:
             return checkpoint
-        warn(f"checkpoint {checkpoint.path.name} is damaged: {damages[0]}; trying the one before it")
+        warn(f"checkpoint {checkpoint.path.name} is damaged: {damages[0]}; {_BEFORE}")
     return None
 
 
