@@ -70,7 +70,7 @@ def open_source(
         return DigitsSource(image_size, seed) if str(what) == "digits" else published[0](root, val_share, seed)
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "no such folder"
-        raise DataPrepError(f"{what}: {problem}; {SOURCES}")
+        raise DataPrepError(f"{what}: {problem}; a source is a folder of images or archives, or the word digits")
     tars, parquets = find_shards(root, "tar"), find_shards(root, "parquet")
     if tars and parquets:
         raise DataPrepError(f"{what}: holds both tars and parquet files; put one kind elsewhere")

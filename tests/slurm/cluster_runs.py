@@ -190,7 +190,7 @@ def rank_process(run_dir: Path, rank: int) -> int:
                 continue
         return None
 
-    found: int = wait_for(find, f"rank {rank} of {run_dir.name}")
+    found: int = wait_for(find, f"rank {rank} of {run_dir.name}", timeout=300)
     return found
 
 

@@ -52,8 +52,7 @@ class Checkout:
             f"name={name}",
             PATIENCE,
         ]
-        # Long enough to be at work still when its test comes: other tests of this file wait for other jobs before.
-        slow = slow_steps(self.folder / "slow", 1.0)
+        slow = slow_steps(self.folder / "slow", 0.5)
         paths = f"{self.folder}:{slow['PYTHONPATH']}"
         done = run(cluster, [*command, "--cluster", str(profile)], cwd=self.folder, **slow | {"PYTHONPATH": paths})
         assert done.returncode == 0, done.stdout + done.stderr
@@ -109,7 +108,6 @@ def held_while_edited(cluster: MiniCluster, checkout: Checkout, config: Path) ->
 @pytest.fixture(scope="module", autouse=True)
 def _all_at_once(two_by_two: ClusterRun, without_submitit: ClusterRun, held_while_edited: ClusterRun) -> None:
     """Jobs start one beside the other: most of their time is waiting."""
-    run(held_while_edited.cluster, ["scontrol", "release", held_while_edited.job_id])
 
 
 def same_losses(run: RunDirectory, other: RunDirectory) -> bool:
@@ -158,6 +156,8 @@ def test_train_sbatch_does_the_same_without_submitit(without_submitit: ClusterRu
 def test_edits_reach_neither_a_queued_nor_a_requeued_job(
     cluster: MiniCluster, checkout: Checkout, config: Path, held_while_edited: ClusterRun
 ) -> None:
+    # Not before: it must be at work still when it is requeued.
+    run(cluster, ["scontrol", "release", held_while_edited.job_id])
     held_while_edited.wait_for_step(5)
     run(cluster, ["scontrol", "requeue", held_while_edited.job_id])
     held_while_edited.wait_for_attempt(2)

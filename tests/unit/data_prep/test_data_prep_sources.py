@@ -121,7 +121,7 @@ def test_folders_that_make_no_sense_are_refused(tmp_path: Path, paths: list[str]
 
 
 def test_missing_folders_files_and_bad_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataPrepError, match=r"nowhere: no such folder; a source is one of\n(.*\n)*  digits "):
+    with pytest.raises(DataPrepError, match="nowhere: no such folder; a source is a folder of images"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     with pytest.raises(DataPrepError, match="is not a folder"):
