@@ -11,7 +11,10 @@ MAY_CHANGE = (
 NAMES_THE_RUN = ("name", "runs_dir", "tracking.")
 """Says which run it is and where it is kept, nothing about it."""
 
-DECIDES_FROM_THE_START = ("training.precision", "model.init_from", "model.init_weights", "evaluation.crop_ratio")
+DECIDES_FROM_THE_START = (
+    "training.precision", "model.init_from", "model.init_weights", "distillation.teacher", "distillation.labels",
+    "evaluation.crop_ratio",
+)  # fmt: skip
 """May change when a run is resumed, yet makes another result of a run that begins with it."""
 
 
@@ -20,12 +23,17 @@ def names_the_run(key: str) -> bool:
     return _is_one_of(key, NAMES_THE_RUN)
 
 
+def may_change(key: str) -> bool:
+    """Whether a resumed run may have another value under a dotted key."""
+    return _is_one_of(key, MAY_CHANGE)
+
+
 def decides_result(key: str) -> bool:
     """Whether two runs that differ in this setting alone may come to different results.
 
     Where the data lie decides nothing, what they are does: that is for their digests to tell.
     """
-    return _is_one_of(key, DECIDES_FROM_THE_START) or not _is_one_of(key, (*MAY_CHANGE, *NAMES_THE_RUN))
+    return _is_one_of(key, DECIDES_FROM_THE_START) or not (may_change(key) or names_the_run(key))
 
 
 def _is_one_of(key: str, patterns: tuple[str, ...]) -> bool:

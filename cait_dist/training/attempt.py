@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.config import RunConfig, config_to_yaml, diff, load_config
-from cait_dist.config.deciding import MAY_CHANGE
+from cait_dist.config.deciding import may_change
 from cait_dist.tracking.code_version import code_diff, describe_code
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
@@ -123,7 +123,7 @@ def _choose(checkpoints: list[Checkpoint], resume: str, run: RunDirectory) -> Ch
 
 def _refuse_another_experiment(run: RunDirectory, config: RunConfig, plan: Plan) -> None:
     begun = load_config(run.config).config
-    changes = [change for change in diff(begun, config) if not change[0].startswith(MAY_CHANGE)]
+    changes = [change for change in diff(begun, config) if not may_change(change[0])]
     problems = [f"'{key}' was {old!r} when {run.path} was begun and is {new!r} now" for key, old, new in changes]
     record = run.read_record()
     if record.get("teacher_digest", plan.teacher_digest) != plan.teacher_digest:

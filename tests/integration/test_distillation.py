@@ -137,13 +137,12 @@ def test_a_run_keeps_its_teacher_which_may_only_move(folder: Path, tiny_config: 
     shutil.rmtree(list_checkpoints(moved / "checkpoints")[-1].path)
     with pytest.raises(CannotStartError, match=r"'distillation': .*moved is another teacher than the one"):
         begin(tiny_config, "distillation.kind=hard", f"distillation.teacher={moved}")
+    same = ("distillation.kind=hard", f"distillation.teacher={folder / 'teacher'}")
     with pytest.raises(CannotStartError, match=r"'distillation\.alpha' was 0\.5 .* and is 0\.7 now"):
-        begin(
-            tiny_config,
-            "distillation.kind=hard",
-            f"distillation.teacher={folder / 'teacher'}",
-            "distillation.alpha=0.7",
-        )
+        begin(tiny_config, *same, "distillation.alpha=0.7")
+    # Both kinds of weights lie in one checkpoint, which has one digest.
+    with pytest.raises(CannotStartError, match=r"'distillation\.teacher_weights' was 'raw' .* and is 'ema' now"):
+        begin(tiny_config, *same, "distillation.teacher_weights=ema")
 
 
 def test_a_teacher_that_does_not_fit_is_told_before_anything_starts(folder: Path, tiny_config: Path) -> None:

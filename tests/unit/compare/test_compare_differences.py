@@ -33,7 +33,10 @@ def test_settings_that_may_change_on_resume_do_not_decide() -> None:
 
 
 def test_settings_that_a_resumed_run_may_change_but_a_new_one_learns_by_do_decide() -> None:
-    what = {"training.precision": "bf16", "model.init_from": "weights.pth", "evaluation.crop_ratio": 1.0, "seed": 5}
+    what = {
+        "training.precision": "bf16", "model.init_from": "weights.pth", "evaluation.crop_ratio": 1.0, "seed": 5,
+        "distillation.teacher": "runs/a", "distillation.labels": "a.npz",
+    }  # fmt: skip
     found = by_key(a_run("a"), a_run("b", settings=what))
     assert set(found) == set(what)
     assert all(difference.decides for difference in found.values())
