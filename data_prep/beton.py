@@ -189,5 +189,9 @@ def _check_rows(path: Path, table: Table, total: int) -> None:
     bad |= (table["mode"] > RAW) | ((table["mode"] == RAW) & (pixels != table["size"])) | (pixels == 0)
     if bad.any():
         raise BetonError(f"{path}: sample {int(np.flatnonzero(bad)[0])} does not lie within the file as stated")
+    stored = np.argsort(table["offset"], kind="stable")
+    begins, ends = table["offset"][stored], (table["offset"] + table["size"])[stored]
+    if (begins[1:] < ends[:-1]).any():
+        raise BetonError(f"{path}: has samples that lie in the same bytes")
     if table["label"].min() < 0 or table["label"].max() >= 1_000_000:
         raise BetonError(f"{path}: has labels outside of 0 to 999,999")

@@ -183,6 +183,11 @@ def _check_rows(path: Path | str, samples: Samples, manifest: Manifest) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise Lie(f"sample {row} does not lie within its shard {manifest.shards[expected[row]].name}", path)
+    # As stored: one after the other. What lies twice in the same bytes would be two labels of one image.
+    overlaps = (expected[1:] == expected[:-1]) & (offset[1:] < offset[:-1] + size[:-1])
+    if overlaps.any():
+        row = int(np.flatnonzero(overlaps)[0]) + 1
+        raise Lie(f"sample {row} lies where the one before it does", path)
     labels = samples["label"]
     if labels.min() < 0 or labels.max() >= len(manifest.class_names):
         raise Lie(f"has labels outside the {len(manifest.class_names)} classes", path)

@@ -12,7 +12,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, cast
 
 from .errors import DataPrepError, some_text
@@ -121,7 +121,7 @@ class _Headers:
 
 def _refuse_odd(place: object, member: tarfile.TarInfo, end: int) -> None:
     shown = some_text(member.name, 200)
-    if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
+    if member.name.startswith("/") or ".." in member.name.split("/"):
         raise DataPrepError(f"{place}: the member {shown} points out of the archive; do not use this tar")
     # A negative size would send the walk backwards, and round in circles.
     if member.size < 0 or member.offset < end:

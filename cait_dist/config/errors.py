@@ -6,10 +6,14 @@ mends the file once. ``ConfigError`` is raised at the end, with all of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 KeyPath = tuple[str | int, ...]
+_CREDENTIALS = re.compile(r"(://[^\s'\":/@]*:)[^\s'\"]*@")
+_TOKENS = re.compile(r"(https?://)[^\s'\":/@]+@")
+_SECRETS = re.compile(r"\b((?:ssl)?password|passwd|token)=[^\s&'\"]+", re.IGNORECASE)
 _MAX_SHOWN = 1500
 """Of a problem: the longest of ours, with all that a setting may be, has a third of it."""
 
@@ -85,6 +89,8 @@ def _spell(value: object) -> str:
 
 
 def _on_one_line(text: str) -> str:
+    # What was typed is repeated, and messages end in logs.
+    text = _TOKENS.sub(r"\1***@", _CREDENTIALS.sub(r"\1***@", _SECRETS.sub(r"\1=***", text)))
     # Keys and values come from files: whatever a terminal would obey instead of show is spelled out.
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_MAX_SHOWN])
     return shown if len(text) <= _MAX_SHOWN else f"{shown}…"

@@ -61,6 +61,8 @@ def _without_secrets(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.scheme == "sqlite":
         return uri
+    if "@" in parts.path:  # a password with a slash, which would have to be written as %2F
+        return f"{parts.scheme}://***@{uri.rpartition('@')[2]}"
     user, at, place = parts.netloc.rpartition("@")
     if at and (":" in user or parts.scheme in SERVERS):
         place = f"{user.partition(':')[0]}:***@{place}" if ":" in user else f"***@{place}"

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .run_directory import parse_row
+
 DIGEST_FILE = "digest.npz"
 MOST_STRETCHES = 512
 """Of one metric, an even number; a curve has at most twice as many points."""
@@ -183,7 +185,7 @@ def read_digest(attempt_dir: Path) -> Digest:
     if digest is None or digest.covered > size:
         digest = Digest()
     for line in complete_lines(lines, digest.covered):
-        digest.add(json.loads(line), len(line))
+        digest.add(parse_row(lines, line), len(line))
     return digest
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from .run_directory import RunDirectory
+from .run_directory import RunDirectory, parse_row
 
 Row = dict[str, Any]
 
@@ -96,7 +96,7 @@ def recent_metrics(attempt_dir: Path, max_bytes: int = 1 << 16) -> list[Row]:
     if size > max_bytes:
         text = text.partition(b"\n")[2]
     lines = text.rpartition(b"\n")[0].split(b"\n")
-    return [row for row in map(json.loads, filter(None, lines)) if "step" in row]
+    return [row for line in lines if line and "step" in (row := parse_row(attempt_dir / "metrics.jsonl", line))]
 
 
 def series(rows: list[Row], key: str) -> list[tuple[int, float]]:
@@ -110,7 +110,7 @@ def _complete_lines(path: Path) -> list[Row]:
     except FileNotFoundError:
         return []
     complete, _, _ = text.rpartition("\n")
-    return [json.loads(line) for line in complete.split("\n") if line]
+    return [parse_row(path, line) for line in complete.split("\n") if line]
 
 
 def _plain(value: float) -> float | str:

@@ -161,6 +161,6 @@ def _parsed(line: bytes) -> Row:
     """A line's content, empty where a failing disk has damaged it."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}

@@ -143,11 +143,34 @@ def timestamp() -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file, None where there is none."""
+    """Content of a JSON file, None where there is none.
+
+    Raises:
+        RunDirectoryError: when it is no JSON, or no plain file: run directories are handed around
+    """
+    if path.exists() and not path.is_file():
+        raise RunDirectoryError(f"{path} is no file: restore it, or give a new run another name=…")
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except (ValueError, RecursionError):
+        raise RunDirectoryError(f"{path} is damaged (no JSON): restore it, or give a new run another name=…") from None
+
+
+def parse_row(path: Path, line: str | bytes) -> dict[str, Any]:
+    """Content of one of the lines of a file of JSON objects.
+
+    Raises:
+        RunDirectoryError: when it is none
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise RunDirectoryError(f"{path} is damaged: it has a line that is no JSON object; remove that line")
+    return row
 
 
 def write_json(path: Path, content: Any) -> None:

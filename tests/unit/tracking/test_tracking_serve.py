@@ -196,3 +196,16 @@ def test_ending_is_a_wish_that_a_signal_only_notes() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopped()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_only_this_machine_is_served_unless_somebody_asks_for_more(tmp_path: Path) -> None:
+    from typer.main import get_command  # noqa: PLC0415
+
+    from cait_dist.cli.track import track_app  # noqa: PLC0415
+
+    assert Server(tmp_path).words()[:2] == ["--host", "127.0.0.1"]
+    assert "--allowed-hosts" not in Server(tmp_path).words()
+    commands = get_command(track_app).commands  # type: ignore[attr-defined]
+    defaults = {option.name: option.default for option in commands["serve"].params}
+    assert defaults["host"] == "127.0.0.1"
+    assert "host" not in {option.name for option in commands["ui"].params}, "nobody else can be let in"
