@@ -54,7 +54,7 @@ def mutated(seeds: Sequence[bytes], order: Sequence[str]) -> st.SearchStrategy[C
         for _ in range(draw(st.integers(0, 3))):
             name = draw(st.sampled_from([name for name in order if files[name]] or list(order)))
             files[name] = _change(draw, name)(files[name], draw)
-        return Case(encode(draw(st.sampled_from([flags, flags ^ 1])), files, order))
+        return Case(encode(draw(st.sampled_from([flags, flags, flags, flags ^ 1])), files, order))
 
     return case()
 
@@ -110,7 +110,8 @@ def _word(raw: bytes, draw: st.DrawFn) -> bytes:
 
 def _tar_field(raw: bytes, draw: st.DrawFn) -> bytes:
     """A field of some header, octal as usual or in the binary form that allows more, and negative, numbers."""
-    block = 512 * draw(st.integers(0, max(len(raw) // 512 - 1, 0)))
+    headers = [at for at in range(0, len(raw), 512) if raw[at + 257 : at + 262] == b"ustar"]
+    block = draw(st.sampled_from(headers or [0]))
     start, width = draw(st.sampled_from(((0, 100), (100, 8), (124, 12), (136, 12), (156, 1), (157, 100), (345, 155))))
     if width == 1:
         value = draw(st.sampled_from(b"01234567gxLKSDVMN\0")).to_bytes(1, "big")
