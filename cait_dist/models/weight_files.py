@@ -66,7 +66,7 @@ def _unwrapped(path: Path, content: object) -> dict[str, Tensor]:
 def _fault(name: object, tensor: Tensor, most_bytes: int) -> str | None:
     """What is wrong with an entry, or None."""
     if not isinstance(name, str) or not name.isprintable() or len(name) > 1000:
-        return f"holds a name that is none: {_on_a_line(repr(name))}"
+        return f"holds a name that is none: {on_a_line(repr(name))}"
     if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
         return f"holds {name}, which is no plain tensor"
     if tensor.device.type != "cpu":
@@ -81,7 +81,7 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except Exception as error:  # besides its own errors, those of torch, about types and shapes that it does not know
-        raise WeightsError(f"{path} is damaged or no safetensors file ({_on_a_line(str(error))}); {_AGAIN}") from None
+        raise WeightsError(f"{path} is damaged or no safetensors file ({on_a_line(str(error))}); {_AGAIN}") from None
 
 
 def _read_pickle(path: Path) -> object:
@@ -98,12 +98,12 @@ def _read_pickle(path: Path) -> object:
     except pickle.UnpicklingError as error:
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise WeightsError(
-                f"{path} is a pickle that would run {_on_a_line(code[1])} when loaded; refused, because it could run "
+                f"{path} is a pickle that would run {on_a_line(code[1])} when loaded; refused, because it could run "
                 "any code. Ask its author for a .safetensors file, or for a .pth with nothing but tensors"
             ) from None
         raise WeightsError(f"{path} is damaged, or no file of weights; {_AGAIN}") from None
     except Exception as error:  # a pickle calls what it likes of what is allowed, with arguments that do not fit
-        raise WeightsError(f"{path} is damaged or incomplete ({_on_a_line(str(error))}); {_AGAIN}") from None
+        raise WeightsError(f"{path} is damaged or incomplete ({on_a_line(str(error))}); {_AGAIN}") from None
 
 
 def _refuse_compressed(path: Path) -> None:
@@ -127,7 +127,7 @@ class _Bounded(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _on_a_line(text: str, limit: int = 300) -> str:
+def on_a_line(text: str, limit: int = 300) -> str:
     """Another package's words as part of a message: on one line, nothing in it that a terminal would obey."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

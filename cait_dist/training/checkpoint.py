@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 
+from ..models.weight_files import on_a_line
 from .checkpoint_files import COMPLETE, STATE, Checkpoint, CheckpointError, unreadable_checkpoints
 from .ema import MovingAverage
 from .process_group import World
@@ -92,7 +93,7 @@ class _Pieces:
             try:
                 file = self._stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
-                reason = " ".join(str(error).split())[:300]
+                reason = on_a_line(str(error))
                 raise CheckpointError(f"{path} cannot be read ({reason}): resume from an older step") from None
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 kind, parameter, start = _parse_key(path, key)
@@ -117,9 +118,8 @@ class _Pieces:
                 target[low - start : high - start].copy_(piece[low - where : high - where])
                 filled += high - low
         if filled != target.numel():
-            raise CheckpointError(
-                f"{self._checkpoint.path} lacks elements of {kind}/{parameter}: resume from an older step"
-            )
+            what = f"{kind}/{on_a_line(parameter)}"
+            raise CheckpointError(f"{self._checkpoint.path} lacks elements of {what}: resume from an older step")
 
 
 def agree_on_checkpoint(candidates: list[Checkpoint], world: World, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -151,6 +151,7 @@ def _first_difference(stored: dict[str, Any], ours: dict[str, Any]) -> str:
     def differences() -> Iterator[str]:
         for name in sorted({*stored, *ours}):
             if stored.get(name) != ours.get(name):
-                yield f"{name} is {stored.get(name, 'absent')} in it and {ours.get(name, 'absent')} in this run"
+                here, there = ours.get(name, "absent"), stored.get(name, "absent")
+                yield f"{on_a_line(name)} is {there} in it and {here} in this run"
 
     return next(differences())

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hostile_files import zipped
 from image_folders import encode, picture, write_data_set
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from cait_dist.config import ConfigError, load_config
 from cait_dist.data.decode import decode_rgb
@@ -176,11 +176,11 @@ def test_weights_that_are_none_are_told_in_a_line(what: str, tmp_path: Path) -> 
     assert str(refused.value).isprintable()
 
 
-def write_checkpoint(folder: Path, pieces: dict[str, torch.Tensor], **state: object) -> Path:
+def write_checkpoint(folder: Path, pieces: dict[str, torch.Tensor] | bytes, **state: object) -> Path:
     place = folder / "step-00000010"
     place.mkdir()
-    save_file(pieces, place / "rank-00000.safetensors")
-    raw = (place / "rank-00000.safetensors").read_bytes()
+    raw = pieces if isinstance(pieces, bytes) else save(pieces)
+    (place / "rank-00000.safetensors").write_bytes(raw)
     files = {"rank-00000.safetensors": {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}}
     described = json.dumps({"format": 1, "step": 10, "files": files, "shapes": {"a": [2]}, **state}).encode()
     (place / "state.json").write_bytes(described)
@@ -197,6 +197,19 @@ def test_a_checkpoint_whose_fragments_are_none_is_told(tmp_path: Path) -> None:
     (found,) = list_checkpoints(write_checkpoint(tmp_path, {"master/a@0": torch.zeros(1, 2)}))
     with pytest.raises(CheckpointError, match="of another shape"):
         read_weights(found, "master")
+
+
+def test_nothing_that_a_terminal_obeys_is_repeated_from_a_checkpoint(tmp_path: Path) -> None:
+    # Clears the screen, in the name of a type and in that of a weight.
+    clear = "\x1b[2J"
+    header = json.dumps({"master/a@0": {"dtype": clear, "shape": [2], "data_offsets": [0, 8]}}, ensure_ascii=False)
+    forged = len(header).to_bytes(8, "little") + header.encode() + bytes(8)
+    for number, (pieces, shapes) in enumerate(((forged, {"a": [2]}), ({"master/a@0": torch.zeros(9)}, {clear: [2]}))):
+        (tmp_path / f"{number}").mkdir()
+        (found,) = list_checkpoints(write_checkpoint(tmp_path / f"{number}", pieces, shapes=shapes))
+        with pytest.raises(CheckpointError, match="resume from an older step") as refused:
+            read_weights(found, "master")
+        assert str(refused.value).isprintable()
 
 
 def test_a_checkpoint_that_describes_more_than_it_holds_gets_no_memory(tmp_path: Path) -> None:
