@@ -19,7 +19,8 @@ FORMAT = 1
 COMPLETE, STATE = "COMPLETE", "state.json"
 MAX_STATE_BYTES = 64 * 2**20
 """Of the description: a thousand ranks and a thousand parameters need a hundredth of it."""
-_FILE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_FILE = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+"""A name that a file system can have; it is repeated in messages."""
 
 
 class CheckpointError(ValueError):

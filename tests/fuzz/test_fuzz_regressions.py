@@ -220,7 +220,14 @@ def test_a_checkpoint_that_describes_more_than_it_holds_gets_no_memory(tmp_path:
 
 @pytest.mark.parametrize(
     "state",
-    [{"files": {"../w": {"bytes": 1, "sha256": ""}}}, {"step": "10"}, {"shapes": 5}, {"files": []}, {"step": -1}],
+    [
+        {"files": {"../w": {"bytes": 1, "sha256": ""}}},
+        {"files": {"9" * 256: {"bytes": 1, "sha256": ""}}},
+        {"step": "10"},
+        {"shapes": 5},
+        {"files": []},
+        {"step": -1},
+    ],
 )
 def test_a_description_that_is_none_is_no_checkpoint(tmp_path: Path, state: dict[str, object]) -> None:
     assert list_checkpoints(write_checkpoint(tmp_path, {"master/a@0": torch.zeros(2)}, **state)) == []
