@@ -11,6 +11,7 @@ import typer
 
 from .analyse import analyse_app
 from .bench import bench_app
+from .chaos import chaos
 from .cluster import cluster_app
 from .compare import compare
 from .config import config_app
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (prep, verify, train, launch, sweep, status, logs, cancel, evaluate, export, compare, doctor):
+for command in (prep, verify, train, launch, sweep, status, logs, cancel, evaluate, export, compare, doctor, chaos):
     app.command()(command)
 app.add_typer(analyse_app, name="analyse")
 app.add_typer(config_app, name="config")

@@ -102,6 +102,18 @@ def start_slurmd(node: Node, folder: Folder = None) -> None:
     _existing(folder).start_slurmd(node)
 
 
+@cluster_app.command("stop-controller")
+def stop_controller(folder: Folder = None) -> None:
+    """Kill Slurm's controller; what jobs run goes on."""
+    _existing(folder).stop_controller()
+
+
+@cluster_app.command("start-controller")
+def start_controller(folder: Folder = None) -> None:
+    """Start Slurm's controller again."""
+    _existing(folder).start_controller()
+
+
 @cluster_app.command("cut")
 def cut(node: Node, folder: Folder = None) -> None:
     """Pull a node's network cable."""

@@ -9,18 +9,32 @@ checkpoint. So workers leave signals to their parent:
   torch, when a worker does not stop as told, sends its own, and again when the interpreter exits.
 
 A worker whose parent is gone notices within seconds (torch looks every five) and ends.
+
+And a worker that is killed leaves nothing behind. It hands its batches over through a socket, which Python would give
+a name in a fresh folder for temporary files; nobody is left to remove that folder after a kill. On Linux a socket needs
+no file.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 import signal
+from multiprocessing import connection, util
 
 
 def prepare_worker(_: int) -> None:
-    """Set a worker's signal handlers; given to torch's data loader, which calls it in each worker."""
+    """Set up a worker; given to torch's data loader, which calls it in each worker."""
+    if util.abstract_sockets_supported:  # type: ignore[attr-defined]
+        connection.arbitrary_address = _address_without_file  # type: ignore[attr-defined]
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _survive_once)
+
+
+def _address_without_file(family: str) -> str:
+    assert family == "AF_UNIX", "the family that Python prefers on Linux"
+    return f"\0cait-{os.getpid()}-{secrets.token_hex(8)}"
 
 
 def _survive_once(number: int, _: object) -> None:

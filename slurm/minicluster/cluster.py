@@ -46,6 +46,7 @@ class MiniCluster:
         wait: float = 60,
         enforce: bool = True,
         stay: bool = True,
+        disks: Mapping[str, int] | None = None,
     ) -> MiniCluster:
         """Start a cluster and wait until all its nodes are idle.
 
@@ -63,13 +64,14 @@ class MiniCluster:
             wait: seconds.
             enforce: with accounting, refuse accounts and QOS other than ``team``, ``normal`` and ``lowq``.
             stay: outlive this process; otherwise the cluster ends with it, even if it is killed.
+            disks: folders that lie on a disk of their own in the cluster, of so many MB; see ``seen``.
 
         Raises:
             MiniClusterError: with the reason.
         """
         if reason := why_not():
             raise MiniClusterError(reason)
-        settings = choose_settings(nodes, cpus, memory, gpus, accounting, enforce, private, conf)
+        settings = choose_settings(nodes, cpus, memory, gpus, accounting, enforce, private, conf, disks)
         folder = folder.absolute()
         with locked(folder):
             if _find(folder):
@@ -156,6 +158,18 @@ class MiniCluster:
         """Start a node's slurmd again."""
         self._order("start_slurmd", node)
 
+    def stop_controller(self) -> None:
+        """Kill Slurm's controller; what jobs run goes on."""
+        self._order_head("stop_controller")
+
+    def start_controller(self) -> None:
+        """Start Slurm's controller again."""
+        self._order_head("start_controller")
+
+    def seen(self, path: Path) -> Path:
+        """A path of the cluster's, which may lie on a disk that it alone has, as a process outside must write it."""
+        return Path(f"/proc/{self._holder.pid}/root{path.absolute()}")
+
     def cut(self, node: str) -> None:
         """Pull a node's network cable."""
         self._order("cut", node)
@@ -183,10 +197,17 @@ class MiniCluster:
 
     def _order(self, action: str, node: str) -> None:
         self._check_name(node)
-        command = self._enter(python_module("node", action, node))
-        result = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+        self._carry_out(python_module("node", action, node), f"{action.replace('_', '-')} {node}")
+
+    def _order_head(self, action: str) -> None:
+        self._carry_out(python_module("controller", action), action.replace("_", "-"))
+
+    def _carry_out(self, command: list[str], what: str) -> None:
+        result = subprocess.run(
+            self._enter(command), capture_output=True, text=True, check=False, start_new_session=True
+        )
         if result.returncode:
-            raise MiniClusterError(f"{action.replace('_', '-')} {node}: {result.stderr.strip()}")
+            raise MiniClusterError(f"{what}: {result.stderr.strip()}")
 
     def _enter(self, command: list[str]) -> list[str]:
         if not self._holder.lives:

@@ -7,7 +7,6 @@ whether it is still wanted: it closes when the process that started the cluster 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +14,8 @@ import time
 from pathlib import Path
 
 from .accounting import add_accounts, start_database
-from .conf_files import CONTROLLER_PORT, DATABASE_PORT, DBD_PORT, FAKE_GPU, MUNGE_SOCKET
+from .conf_files import DATABASE_PORT, DBD_PORT, FAKE_GPU, MUNGE_SOCKET
+from .controller import listens, start_controller
 from .errors import MiniClusterError
 from .node import BRIDGE, launch_slurmd, make_node
 from .programs import Daemon, daemon_environment
@@ -27,6 +27,8 @@ def main(folder: str) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     _mount(Path(folder))
     settings = Settings.load(INSIDE)
+    for place, megabytes in settings.disks.items():
+        _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=1777", "tmpfs", place)
     try:
         _make_head(settings)
         _start_daemons(settings)
@@ -71,13 +73,12 @@ def _start_daemons(settings: Settings) -> None:
         make_node(settings, node)
     munged.wait_for(MUNGE_SOCKET.exists)
     if database is not None:
-        database.wait_for(lambda: _listens("127.0.0.1", DATABASE_PORT))
+        database.wait_for(lambda: listens("127.0.0.1", DATABASE_PORT))
         slurmdbd = Daemon.start("slurmdbd", settings.as_user(["slurmdbd", "-D"]))
-        slurmdbd.wait_for(lambda: _listens(HEAD_ADDRESS, DBD_PORT))
+        slurmdbd.wait_for(lambda: listens(HEAD_ADDRESS, DBD_PORT))
         if settings.enforce:
             add_accounts(settings)
-    slurmctld = Daemon.start("slurmctld", settings.as_user(["slurmctld", "-D"]))
-    slurmctld.wait_for(lambda: _listens(HEAD_ADDRESS, CONTROLLER_PORT))
+    start_controller(settings)
     for node in settings.node_names:
         launch_slurmd(settings, node)
 
@@ -94,11 +95,6 @@ def _munged() -> list[str]:
         f"--log-file={INSIDE}/log/munged.log",
         "--num-threads=4",
     ]
-
-
-def _listens(address: str, port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex((address, port)) == 0
 
 
 def _run(*command: str) -> None:

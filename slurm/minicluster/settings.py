@@ -41,6 +41,7 @@ class Settings:
         accounting: whether there is a database, which ``sacct`` needs.
         enforce: whether an unknown account or QOS is refused; needs accounting.
         private: folders that every node has for itself, empty at first.
+        disks: folders on a disk of their own, so many MB large, that exists in the cluster only; shared by all.
         conf: lines of slurm.conf that win over the cluster's own.
         user: name of who runs it.
         uid: their number; 0 needs no user namespace.
@@ -57,6 +58,7 @@ class Settings:
     uid: int
     gid: int
     private: tuple[str, ...] = ("/dev/shm",)
+    disks: dict[str, int] = field(default_factory=dict)
     conf: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,9 +70,9 @@ class Settings:
         ):
             if not least <= (value := getattr(self, name)) <= most:
                 raise MiniClusterError(f"{name}: {value} is not between {least} and {most}")
-        for folder in self.private:
+        for folder in (*self.private, *self.disks):
             if not Path(folder).is_absolute() or not Path(folder).is_dir():
-                raise MiniClusterError(f"private: {folder} is not the full path of a folder on this machine")
+                raise MiniClusterError(f"private or disks: {folder} is not the full path of a folder on this machine")
 
     @property
     def node_names(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def choose_settings(
     enforce: bool,
     private: Sequence[str],
     conf: Mapping[str, str] | None,
+    disks: Mapping[str, int] | None,
 ) -> Settings:
     """A cluster as asked for, for whoever asks, with accounting where it is wanted and possible.
 
@@ -47,6 +48,7 @@ def choose_settings(
         uid=os.geteuid(),
         gid=os.getegid(),
         private=tuple(private),
+        disks=dict(disks or {}),
         conf=dict(conf or {}),
     )
 

@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "data_prep",
         "cait_dist.evaluation",
         "cait_dist.errors",
+        "slurm",
     },
     "slurm": set(),
 }
