@@ -10,8 +10,11 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cait_dist.tracking.run_directory import write_json
+from cait_dist.tracking.metrics import attempt_metrics
+from cait_dist.tracking.run_directory import RunDirectory, timestamp, write_json
+from cait_dist.training.hang import first_hang
 from cait_dist.training.preempt import EXIT_SAVED
 
 LOST_PEER = r"Connection (closed|reset) by peer|Broken pipe|ncclRemoteError|remote process exited|Timed out waiting"
@@ -66,6 +69,8 @@ def first_failure(states: dict[int, int], directory: Path) -> Failure:
     """
     killed = [rank for rank, state in states.items() if state < 0 and state != -signal.SIGABRT]
     reports = sorted((json.loads(p.read_text()) for p in directory.glob("rank-*.error.json")), key=lambda r: r["time"])
+    if found := _hang(killed, reports, directory):
+        return found
     if killed or not reports:
         rank = killed[0] if killed else next(rank for rank, state in states.items() if state != EXIT_SAVED)
         death = _death(states[rank])
@@ -76,6 +81,36 @@ def first_failure(states: dict[int, int], directory: Path) -> Failure:
         return Failure(rank, f"rank {rank}: {first['message']}", states.get(rank, 2), signature)
     message = f"rank {rank} failed first:\n{first['traceback']}(its output: {log_of(directory, rank)})"
     return Failure(rank, message, 1, signature)
+
+
+def _hang(killed: list[int], reports: list[dict[str, Any]], directory: Path) -> Failure | None:
+    """The failure where ranks waited in vain for one that had neither died nor failed before."""
+    hang = first_hang(directory)
+    if hang is None or set(killed) - set(hang.blamed):
+        return None
+    if any(report["time"] < hang.time and _signature(report) is not None for report in reports):
+        return None
+    # The ranks that found it were still running, so there are stacks.
+    message = f"{hang.message}; the stacks of the ranks that could tell: {directory}/rank-*.stacks.txt"
+    return Failure(hang.blamed[0] if hang.blamed else 0, message, 1, hang.signature)
+
+
+def note_failure(run: RunDirectory, number: int, failure: Failure) -> None:
+    """Complete an attempt's entry with what rank 0 could not write, and with its first failure."""
+    entry = next(a for a in run.read_record()["attempts"] if a["number"] == number)
+    rows = attempt_metrics(run.attempt(number))
+    run.update_attempt(
+        number,
+        outcome="failed",
+        ended=entry.get("ended", timestamp()),
+        step=rows[-1]["step"] if rows else entry["resumed_from"] or 0,
+        failure={
+            "rank": failure.rank,
+            "message": failure.message,
+            "signature": failure.signature,
+            "explained": failure.explained,
+        },
+    )
 
 
 def log_of(directory: Path, rank: int) -> Path:
@@ -91,7 +126,7 @@ def _death(status: int) -> str:
     return f"was ended by {name}{hint}"
 
 
-def _signature(report: dict[str, str]) -> str | None:
+def _signature(report: dict[str, Any]) -> str | None:
     """The last line of the traceback without numbers: addresses, ports and times differ, the error is the same."""
     if re.search(LOST_PEER, report["traceback"]):
         return None

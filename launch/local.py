@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from cait_dist.training.preempt import EXIT_SAVED
 from cait_dist.training.process_group import LISTENING_SOCKET
 
-from .failure import Failure, first_failure
+from .failure import Failure, first_failure, note_failure
+from .lifeline import Lifeline, end_if_silent
 from .ranks import on_stop_signals, start_rank
 
 if TYPE_CHECKING:
@@ -37,21 +38,31 @@ def run_locally(attempt: "Attempt", processes: int) -> int:
     """
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=processes + 8))
-        ranks = [_start_rank(attempt, rank, processes, listener, stack) for rank in range(processes)]
+        lifelines = [stack.enter_context(closing(Lifeline())) for _ in range(processes)]
+        ranks = [_start_rank(attempt, rank, lifelines, listener, stack) for rank in range(processes)]
         listener.close()
         with _passing_on_signals(ranks):
-            failure = _watch(ranks, attempt.directory)
+            failure = _watch(ranks, lifelines, attempt.directory)
     if failure is not None:
+        _note(attempt, failure)
         print(failure.message, file=sys.stderr)
         return failure.status
     return max(rank.returncode for rank in ranks)
 
 
+def _note(attempt: "Attempt", failure: Failure) -> None:
+    """Keep what rank 0 may not have lived to write, unless the record is somebody else's by now."""
+    entry = attempt.run.read_record()["attempts"][-1]
+    ours = entry["number"] == attempt.number and attempt.run.is_latest(attempt.number)
+    if ours and entry.get("outcome") not in ("finished", "stopped"):
+        note_failure(attempt.run, attempt.number, failure)
+
+
 def _start_rank(
-    attempt: "Attempt", rank: int, processes: int, listener: socket.socket, stack: ExitStack
+    attempt: "Attempt", rank: int, lifelines: list[Lifeline], listener: socket.socket, stack: ExitStack
 ) -> "subprocess.Popen[bytes]":
-    inherited = (attempt.lock, listener.fileno()) if rank == 0 else (attempt.lock,)
-    environment = rank_environment(rank, processes, listener)
+    inherited = (attempt.lock, lifelines[rank].end, *((listener.fileno(),) if rank == 0 else ()))
+    environment = rank_environment(rank, len(lifelines), listener) | lifelines[rank].environment
     return start_rank("cait_dist.training.worker", attempt.directory, rank, environment, stack, inherited)
 
 
@@ -87,12 +98,14 @@ def _passing_on_signals(ranks: "list[subprocess.Popen[bytes]]") -> Iterator[None
         yield
 
 
-def _watch(ranks: "list[subprocess.Popen[bytes]]", directory: Path) -> Failure | None:
-    """Wait for all ranks; once one has failed, end the rest after a while."""
+def _watch(ranks: "list[subprocess.Popen[bytes]]", lifelines: list[Lifeline], directory: Path) -> Failure | None:
+    """Wait for all ranks; end one that is not heard of, and once one has failed, the rest after a while."""
     deadline, ended_here = float("inf"), set[int]()
     while None in (states := [rank.poll() for rank in ranks]):
         if deadline == float("inf") and any(state not in (None, 0, EXIT_SAVED) for state in states):
             deadline = time.monotonic() + GRACE_SECONDS
+        for number, lifeline in enumerate(lifelines):
+            end_if_silent(lifeline, ranks[number], directory, number)
         if time.monotonic() > deadline:
             ended_here |= {number for number, state in enumerate(states) if state is None}
             _end(ranks)

@@ -12,6 +12,7 @@ from typing import Any
 from cait_dist.tracking.metrics import Row, recent_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError
 from cait_dist.training.attempt import note_lost_attempt
+from cait_dist.training.hang import first_hang
 
 from .job_record import CANCELLED, REFUSED, JobRecord, launch_dir
 from .slurm_commands import QueuedJob, SlurmError, queue
@@ -121,12 +122,12 @@ def _state(
     run: RunDirectory, record: JobRecord | None, job: QueuedJob | None, last: dict[str, Any], known: bool
 ) -> tuple[str, str]:
     if job is not None:
-        return _state_in_queue(job, last)
+        return _state_in_queue(run, job, last)
     settled = _settled(run, last)
     if settled is not None:
         return settled
     if run.is_live():
-        return "running", ""
+        return "running", _hanging(run, last)
     if not known:
         return "unknown", "SLURM cannot be asked from here"
     return "lost", "its job is gone without a word; the same command goes on with it" if last else _never_began(record)
@@ -144,12 +145,19 @@ def _settled(run: RunDirectory, last: dict[str, Any]) -> tuple[str, str] | None:
     return (outcome, _what_went_wrong(last)) if outcome else None
 
 
-def _state_in_queue(job: QueuedJob, last: dict[str, Any]) -> tuple[str, str]:
+def _state_in_queue(run: RunDirectory, job: QueuedJob, last: dict[str, Any]) -> tuple[str, str]:
     if job.state == "PENDING":
         return "queued", f"{job.reason}, may start {job.start}" if job.start not in ("N/A", "") else job.reason
     if job.state == "COMPLETING" or "outcome" in last:
         return "ending" if job.state == "COMPLETING" else "starting", job.nodes
-    return ("running" if last.get("job") == job.job_id else "starting"), job.nodes
+    hanging = _hanging(run, last)
+    return ("running" if last.get("job") == job.job_id else "starting"), hanging or job.nodes
+
+
+def _hanging(run: RunDirectory, last: dict[str, Any]) -> str:
+    """What ranks that still run say about others for which they wait too long."""
+    hang = first_hang(run.attempt(last["number"])) if last else None
+    return hang.message if hang else ""
 
 
 def _what_went_wrong(last: dict[str, Any]) -> str:

@@ -77,3 +77,9 @@ class TrainingConfig(Section):
         10, ge=1, description="steps in a row that are left out, as their gradient is not finite, before the run ends"
     )
     collective_timeout: float = Field(600, gt=0, description="seconds after which a silent rank ends the run")
+    hang_timeout: float | None = Field(
+        None,
+        gt=0,
+        description="seconds without progress after which the ranks say whom they wait for, and end; null: 3/4 of"
+        " collective_timeout. The first step, evaluations and saves have four times as long",
+    )

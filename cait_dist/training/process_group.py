@@ -16,6 +16,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from .activity import exchanging
 from .rendezvous import LISTENING_SOCKET, meet
 
 __all__ = ["LISTENING_SOCKET", "World", "bound_all_groups", "join"]
@@ -40,24 +41,28 @@ class World:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Elementwise sum over all ranks, on the CPU in float64. Collective."""
         total = values.detach().to("cpu", torch.float64)
-        dist.all_reduce(total, group=self.control)
+        with exchanging("a sum over all ranks"):
+            dist.all_reduce(total, group=self.control)
         return total
 
     def largest(self, value: float) -> float:
         """The largest of all ranks' values. Collective."""
         found = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.control)
+        with exchanging("the largest of all ranks"):
+            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.control)
         return float(found)
 
     def gather(self, value: float) -> list[float]:
         """All ranks' values, by rank. Collective."""
         found = [torch.zeros(1, dtype=torch.float64) for _ in range(self.size)]
-        dist.all_gather(found, torch.tensor([value], dtype=torch.float64), group=self.control)
+        with exchanging("a value from each rank"):
+            dist.all_gather(found, torch.tensor([value], dtype=torch.float64), group=self.control)
         return [float(each) for each in found]
 
     def barrier(self) -> None:
         """Wait until every rank is here. Collective."""
-        dist.barrier(group=self.control)
+        with exchanging("a barrier"):
+            dist.barrier(group=self.control)
 
     def leave(self) -> None:
         """Close the groups; the process can end after that."""

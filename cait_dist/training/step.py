@@ -18,6 +18,7 @@ from cait_dist.config import RunConfig
 from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
 
+from .activity import BACKWARD, DATA, FORWARD, OPTIMIZER, enter
 from .distilling.lesson import Guide, Lesson, distil
 from .ema import MovingAverage
 from .forward_clock import ForwardClock
@@ -78,11 +79,15 @@ class TrainingStep:
         """Take ``accumulation`` micro-batches (with the seconds each was waited for) and update the weights once."""
         lessons, ids, waited, forward = list[Lesson](), list[np.ndarray](), 0.0, ForwardClock(self._world.device)
         for _ in range(self._accumulation):
+            enter(DATA)
             batch, seconds = next(batches)
             waited += seconds
+            enter(FORWARD)
             with forward.running():
                 lesson = self._lesson(batch)
+            enter(BACKWARD)
             self._engine.backward(lesson.loss)
+            enter(OPTIMIZER)
             self._engine.step()
             lessons.append(replace(lesson, loss=lesson.loss.detach()))
             ids.append(batch.ids)

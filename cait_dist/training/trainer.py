@@ -20,6 +20,7 @@ from cait_dist.data.reader_webdataset import open_split
 from cait_dist.evaluation import Answers
 from cait_dist.tracking.run_directory import RunDirectory
 
+from .activity import EVALUATION, RECORDING, SAVING, begin_step, enter, go_on
 from .checkpoint import agree_on_checkpoint, load_checkpoint
 from .checkpoint_files import Checkpoint, list_checkpoints
 from .checkpoint_saver import CheckpointSaver, Saved
@@ -97,6 +98,7 @@ class Trainer:
         if 0 < self.step != self._evaluated_step and self._evaluation_is_due():
             self._evaluate()
         while self.step < total:
+            begin_step(self.step + 1)
             asked, answer = self._ask_everyone()
             began = time.perf_counter()
             set_learning_rate(self._engine.optimizer.param_groups, self._lr(self.step))
@@ -165,6 +167,7 @@ class Trainer:
         self._best = checkpoint.state["best"]
 
     def _save(self, *, last: bool) -> None:
+        enter(SAVING)
         progress = {
             "step": self.step,
             "images_seen": self.step * self._plan.batches.global_batch,
@@ -197,6 +200,7 @@ class Trainer:
         return learning_rate(step, self._plan.calendar, self._config.optimizer, self._config.schedule)
 
     def _record(self, result: StepResult, began: float, health: dict[str, float]) -> None:
+        enter(RECORDING)
         due = self.step % self._config.training.log_every == 0 or self.step == self._plan.calendar.total_steps
         if not due and not health:
             self._trained_seconds += time.perf_counter() - began
@@ -222,6 +226,7 @@ class Trainer:
         return by_steps or calendar.is_due(self.step, plan.every_epochs) or self.step >= calendar.total_steps
 
     def _evaluate(self) -> None:
+        enter(EVALUATION)
         self._engine.eval()
         for weights in self._config.evaluation.weights:
             average = self._ema if weights == "ema" else None
@@ -243,6 +248,7 @@ class Trainer:
                     answers.save(self._run.predictions(chosen.name, weights), self.step, chosen.digest)
 
     def _view(self, images: torch.Tensor) -> torch.Tensor:
+        go_on()
         return self._normalize(images.to(self._world.device, non_blocking=True))
 
     def _open_saver(self) -> CheckpointSaver:

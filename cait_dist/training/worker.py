@@ -50,6 +50,8 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
     from cait_dist.tracking.inputs import write_environment  # noqa: PLC0415
     from cait_dist.tracking.system_metrics import sampling  # noqa: PLC0415
 
+    from .activity import ENDING, enter  # noqa: PLC0415
+    from .heartbeat import Heartbeat, hang_limit  # noqa: PLC0415
     from .process_group import join  # noqa: PLC0415
     from .trainer import Trainer  # noqa: PLC0415
 
@@ -61,12 +63,20 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
     if world.is_main:
         write_environment(run.attempt(number), _gpu_names(world))
     every = config.tracking.system_seconds if world.local_rank == 0 else None
-    with sampling(run, number, every, lambda text: print(text, flush=True)):
+    limit = hang_limit(config.training.hang_timeout, config.training.collective_timeout)
+    with (
+        Heartbeat(run.attempt(number), world.rank, world.size, limit) as heartbeat,
+        sampling(run, number, every, lambda text: print(text, flush=True)),
+    ):
         trainer = Trainer(run, number, config, world, entry["resumed_from"], stop)
         outcome = "failed"
         try:
             outcome = trainer.run()
+        except Exception as error:
+            heartbeat.explain(error)
+            raise
         finally:
+            enter(ENDING)
             trainer.close(outcome)
     world.leave()
     return 0 if outcome == "finished" else EXIT_SAVED

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cait_dist.tracking.metrics import attempt_metrics
-from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError, timestamp
-from launch.failure import Failure, first_failure, noted_exits
+from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError
+from launch.failure import Failure, first_failure, note_failure, noted_exits
 from launch.job.allocation import Allocation
 from launch.job.verdict import Action, Ended, Verdict, decide
 from launch.job_record import CANCELLED, JobRecord, launch_dir
@@ -61,19 +60,7 @@ def _note_outcome(run: RunDirectory, number: int, step_status: int) -> Failure |
         return None
     directory = run.attempt(number)
     failure = first_failure(noted_exits(directory) or {0: step_status}, directory)
-    rows = attempt_metrics(directory)
-    run.update_attempt(
-        number,
-        outcome="failed",
-        ended=entry.get("ended", timestamp()),
-        step=rows[-1]["step"] if rows else entry["resumed_from"] or 0,
-        failure={
-            "rank": failure.rank,
-            "message": failure.message,
-            "signature": failure.signature,
-            "explained": failure.explained,
-        },
-    )
+    note_failure(run, number, failure)
     return failure
 
 

@@ -16,8 +16,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +26,7 @@ from cait_dist.tracking.run_directory import RunDirectory
 from cait_dist.training.preempt import EXIT_SAVED
 from launch.failure import note_exit
 from launch.job.allocation import Task
+from launch.lifeline import Lifeline, end_if_silent
 from launch.ranks import on_stop_signals, start_rank
 
 POLL_SECONDS = 0.1
@@ -52,9 +53,11 @@ def run_task() -> None:
     with ExitStack() as stack:
         # Held as long as rank 0 lives; `begin` has made sure that it is ours to take.
         held = (RunDirectory(attempt_dir.parent).lock(take_over=True),) if task.rank == 0 else ()
-        rank = start_rank("launch.job.rank", attempt_dir, task.rank, rank_environment(task), stack, held)
+        lifeline = stack.enter_context(closing(Lifeline()))
+        environment, inherited = rank_environment(task) | lifeline.environment, (*held, lifeline.end)
+        rank = start_rank("launch.job.rank", attempt_dir, task.rank, environment, stack, inherited)
         with _passing_on_signals(rank):
-            status = _wait(rank)
+            status = _wait(rank, lambda: end_if_silent(lifeline, rank, attempt_dir, task.rank))
     if status not in (0, EXIT_SAVED):
         note_exit(attempt_dir, task.rank, status, socket.gethostname())
         sys.exit(1)
@@ -79,13 +82,14 @@ def _passing_on_signals(rank: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
 
 
-def _wait(rank: subprocess.Popen[bytes]) -> int:
+def _wait(rank: subprocess.Popen[bytes], look: Callable[[], None] = lambda: None) -> int:
     # In slices: a signal may land on one of numpy's threads, and Python runs its handler only when this one wakes.
     stop_at = float(os.environ.get("CAIT_STOP_AT", "inf"))
     while (status := rank.poll()) is None:
         if time.time() > stop_at:
             stop_at = float("inf")
             rank.send_signal(signal.SIGTERM)
+        look()
         time.sleep(POLL_SECONDS)
     return status
 

@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 
+from cait_dist.training.hang import Hang, note_hang
 from launch.failure import first_failure, note_exit, noted_exits
 
 
@@ -56,3 +57,19 @@ def test_exits_are_noted_in_the_order_in_which_they_came(tmp_path: Path) -> None
     note_exit(tmp_path, 0, 1, "n1")
     assert list(noted_exits(tmp_path).items()) == [(5, -9), (0, 1)]
     assert first_failure(noted_exits(tmp_path), tmp_path).rank == 5
+
+
+def test_a_rank_that_was_waited_for_in_vain_is_the_cause_though_it_was_then_killed(tmp_path: Path) -> None:
+    note_hang(tmp_path / "rank-0.hang.json", Hang([2], "rank 2 on node n2 has not been heard of for 62 s", "hung", 9.0))
+    report(tmp_path, 0, 10.0, "RuntimeError: Connection closed by peer")
+    found = first_failure({2: -signal.SIGKILL, 0: 1}, tmp_path)
+    assert (found.rank, found.status, found.signature) == (2, 1, "hung")
+    assert found.message.startswith("rank 2 on node n2 has not been heard of for 62 s")
+    assert "rank-*.stacks.txt" in found.message
+
+
+def test_who_failed_or_was_killed_before_others_waited_in_vain_stays_the_cause(tmp_path: Path) -> None:
+    note_hang(tmp_path / "rank-0.hang.json", Hang([2], "rank 2 is not heard of", "hung", 20.0))
+    assert "SIGKILL" in first_failure({1: -signal.SIGKILL, 0: 1}, tmp_path).message
+    report(tmp_path, 1, 10.0, "RuntimeError: boom")
+    assert "boom" in first_failure({1: 1, 0: 1}, tmp_path).message
