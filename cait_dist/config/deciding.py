@@ -4,7 +4,7 @@ MAY_CHANGE = (
     "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",
     "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
     "training.log_every", "training.health_every", "training.most_skipped_steps", "training.collective_timeout",
-    "training.hang_timeout",
+    "training.hang_timeout", "training.slow_node_factor", "training.slow_nodes",
     "evaluation.", "tracking.", "model.init_from", "model.init_weights", "distillation.teacher", "distillation.labels",
 )  # fmt: skip
 """May change when a run is resumed: how the work is done. Everything else decides what is computed."""

@@ -83,3 +83,14 @@ class TrainingConfig(Section):
         description="seconds without progress after which the ranks say whom they wait for, and end; null: 3/4 of"
         " collective_timeout. The first step, evaluations and saves have four times as long",
     )
+    slow_node_factor: float | None = Field(
+        1.5,
+        gt=1,
+        description="times as long as usual a node is busy, at three looks of health_every in a row, to be called slow;"
+        " null: none is",
+    )
+    slow_nodes: Literal["warn", "replace"] = Field(
+        "warn",
+        description="warn: leave slow nodes out when the job is requeued for another reason; replace: save and requeue"
+        " it at once",
+    )

@@ -27,6 +27,10 @@ class StopRequest:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return self
 
+    def ask(self) -> None:
+        """As if the scheduler had warned."""
+        self.signal = self.signal or signal.SIGUSR2
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or signal.Signals(number)
 

@@ -40,6 +40,7 @@ from .recorder import Recorder
 from .replicas import compare_replicas
 from .schedule import learning_rate
 from .skipped_steps import SkippedSteps
+from .slow_nodes import SlowNodes
 from .step import StepResult, TrainingStep
 from .step_metrics import learning_metrics, speed_metrics, timed
 from .zero_partition import ZeroPartition
@@ -88,6 +89,7 @@ class Trainer:
             self._say(note)
         limit = config.training.most_skipped_steps
         self._skipped = SkippedSteps(run.attempt(attempt), world, limit, self._say)
+        self._slow_nodes = SlowNodes(run.attempt(attempt), world, config.training, self._say, stop)
         self._saver = self._open_saver()
         self._loader = self._open_train_loader()
 
@@ -103,6 +105,7 @@ class Trainer:
             began = time.perf_counter()
             set_learning_rate(self._engine.optimizer.param_groups, self._lr(self.step))
             result, health = self._take_step(batches)
+            health |= self._slow_nodes.note(self.step + 1, result)
             self.step += 1
             self._record(result, began, health)
             self._skipped.note(self.step, result)

@@ -7,10 +7,13 @@ can mend it, 1 otherwise. Where SLURM has taken the job back itself, there is no
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError
+from cait_dist.training.slow_nodes import slow_nodes_of
+from launch.exclude import exclude, survive_requeue
 from launch.failure import Failure, first_failure, note_failure, noted_exits
 from launch.job.allocation import Allocation
 from launch.job.verdict import Action, Ended, Verdict, decide
@@ -34,7 +37,7 @@ def main(step_status: int) -> int:
         print(failure.message, flush=True)
     print(f"job {allocation.job_id}, attempt {number}: {verdict.action.value} — {verdict.reason}", flush=True)
     if verdict.action is Action.REQUEUE:
-        return _come_back(allocation)
+        return _come_back(allocation, slow_nodes_of(run.attempt(number)))
     if failure is not None:
         _tell_mlflow(run)
     close_parent_if_done(run.path)
@@ -90,18 +93,25 @@ def _entry(run: RunDirectory, number: int) -> dict[str, Any]:
     return found
 
 
-def _come_back(allocation: Allocation) -> int:
+def _come_back(allocation: Allocation, slow: Sequence[str]) -> int:
     facts = job_facts(allocation.raw_id)
     state = facts.get("JobState", "RUNNING")
     # Past its time limit a job would not come back by itself; after a lost node or `scontrol requeue` it does.
     if state != "RUNNING" and facts.get("Reason") != "TimeLimit":
         print(f"job {allocation.job_id} is {state}: SLURM decides what becomes of it", flush=True)
+        if slow and state in ("PENDING", "COMPLETING", "REQUEUED"):
+            survive_requeue()
+            print(exclude(allocation.raw_id, slow), flush=True)
         return 0
+    if slow:
+        survive_requeue()
     try:
         requeue(allocation.raw_id)
     except SlurmError as error:
         print(f"the job cannot be requeued ({error}): call the same `cait launch` again to go on", flush=True)
         return 75
+    if slow:
+        print(exclude(allocation.raw_id, slow), flush=True)
     return 0
 
 

@@ -60,10 +60,16 @@ def HOOK(batches):
 """
 SLOW_BUT_ALIVE = """
 calls = []
+def bounds():
+    import torch
+    from torch.distributed import distributed_c10d as c10d
+    backends = [group._get_backend(torch.device("cpu")) for group in c10d._world.pg_map]
+    print("timeouts", sorted({backend.options._timeout.seconds for backend in backends}), len(backends) > 2)
 def HOOK(batches):
     import cait_dist.training.trainer as trainer
     calls.append(1)
     if len(calls) == 1:
+        bounds()
         original, save = trainer.Trainer._view, trainer.Trainer._save
         def view(self, images, seen=[]):
             seen.append(1)
@@ -139,3 +145,4 @@ def test_ranks_that_get_stuck_elsewhere_are_named_with_what_they_did(tiny_config
 def test_the_first_step_an_evaluation_and_a_save_may_take_longer(tiny_config: Path, tmp_path: Path) -> None:
     status, out, err = begin(tiny_config, tmp_path / "hook", SLOW_BUT_ALIVE, limit=1.5).finish()
     assert status == 0, out + err
+    assert "timeouts [60] True" in out, "every group that training, evaluation and saving use has the one that was set"

@@ -51,6 +51,43 @@ if "TEST_STEP_SECONDS" in os.environ:
 """
 
 
+SLOW_NODE = """
+import socket
+
+class SlowNode(importlib.abc.MetaPathFinder):
+    done = False
+
+    def find_spec(self, name, path, target=None):
+        if name == "cait_dist.training.trainer" and not self.done:
+            self.done = True
+            import cait_dist.training.step as step
+            place, here, original = os.environ["TEST_SLOW_NODE"], socket.gethostname(), step.TrainingStep._lesson
+            if os.environ["RANK"] == "1" and not os.path.exists(place):
+                with open(place, "w") as file:
+                    file.write(here)
+            def lesson(self, batch):
+                if os.path.exists(place) and open(place).read() == here:
+                    time.sleep(float(os.environ["TEST_FORWARD_SECONDS"]))
+                return original(self, batch)
+            step.TrainingStep._lesson = lesson
+        return None
+
+if "TEST_SLOW_NODE" in os.environ and "RANK" in os.environ:
+    sys.meta_path.insert(0, SlowNode())
+"""
+
+
+def slow_forward_passes(folder: Path, seconds: float) -> dict[str, str]:
+    """Variables that make forward passes slow on the node where rank 1 first starts, and stay so; for slow steps."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SLOWED_DOWN + SLOW_NODE)
+    return {
+        "PYTHONPATH": str(folder),
+        "TEST_SLOW_NODE": str(folder / "node"),
+        "TEST_FORWARD_SECONDS": str(seconds),
+    }
+
+
 def slow_steps(folder: Path, seconds: float) -> dict[str, str]:
     """Variables that make every step wait: Python runs sitecustomize at its start, so no hook is in the product."""
     folder.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_runs import ClusterRun, cait, launch, rank_process, run, slow_steps, write_profile
+from cluster_runs import ClusterRun, cait, launch, rank_process, run, slow_forward_passes, slow_steps, write_profile
 from faulty_ranks import raise_in_fourth_step
 from training_command import evaluations, final_state, losses, wait_for
 
@@ -43,6 +43,15 @@ def killed_rank(job: ClusterRun) -> None:
     os.kill(rank_process(job.run.path, 1), signal.SIGKILL)
 
 
+def hung_rank(job: ClusterRun) -> None:
+    """Stopped, not ended: its node is fine, and nothing tells the others."""
+    os.kill(rank_process(job.run.path, 1), signal.SIGSTOP)
+
+
+def slow_node(job: ClusterRun) -> None:
+    """The hook of the test slows down the node on which rank 1 began: nothing is left to do."""
+
+
 def node_power_off(job: ClusterRun) -> None:
     """Of the node that runs the job's script, which nobody is left to end in good order."""
     job.cluster.kill_node(job.attempts[0]["nodes"][0])
@@ -66,10 +75,16 @@ DISTURBANCES: dict[str, Callable[[ClusterRun], None]] = {
     function.__name__: function
     for function in (
         slurmd_killed, node_power_off, network_cut, preemption, external_requeue, warning_signal, killed_rank,
+        hung_rank, slow_node,
     )
 }  # fmt: skip
-SAVED = {"time_limit", "preemption", "warning_signal", "external_requeue"}
+SAVED = {"time_limit", "preemption", "warning_signal", "external_requeue", "slow_node"}
 """These warn before they end the job, so that no step is lost at all."""
+SETTINGS = {
+    "hung_rank": ["training.hang_timeout=15"],
+    "slow_node": ["training.health_every=4", "training.slow_nodes=replace", "training.slow_node_factor=4"],
+}
+"""What a disturbed run is launched with besides: how the work is done, not what is computed."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +114,9 @@ def disturbed(big_cluster: MiniCluster, undisturbed: ClusterRun, shared_config: 
         profile = {"preemption": low, "time_limit": short}.get(name, alone)
         # SLURM needs half a minute to miss a slurmd, and as long to see that time is up.
         steps = slow | {"TEST_STEP_SECONDS": {"time_limit": "1.2", "slurmd_killed": "1.5"}.get(name, "0.4")}
-        job = launch(big_cluster, shared_config, profile, name=name, **steps)
+        if name == "slow_node":
+            steps |= slow_forward_passes(folder / "slow_node", 0.8)
+        job = launch(big_cluster, shared_config, profile, *SETTINGS.get(name, ()), name=name, **steps)
         if name in DISTURBANCES:
             job.wait_for_step(DISTURB_AT)
             DISTURBANCES[name](job)
@@ -162,6 +179,20 @@ def test_the_nodes_of_every_attempt_are_recorded(disturbed: dict[str, ClusterRun
 def test_the_log_names_what_came_first(disturbed: dict[str, ClusterRun]) -> None:
     assert "rank 1 was ended by SIGKILL" in disturbed["killed_rank"].log
     assert "saved at step" in disturbed["warning_signal"].log
+    hung = disturbed["hung_rank"]
+    node = hung.attempts[0]["nodes"][1]
+    assert f"rank 1 on node {node} has not been heard of for" in hung.log
+    assert f"rank 1 on node {node} has not been heard of for" in hung.attempts[0]["failure"]["message"]
+    assert (hung.run.attempt(1) / "rank-0.stacks.txt").exists()
+
+
+def test_a_slow_node_is_named_and_not_used_again(disturbed: dict[str, ClusterRun]) -> None:
+    job = disturbed["slow_node"]
+    node = job.attempts[0]["nodes"][1]
+    assert f"node {node} is busy" in job.log
+    assert f"{node} was slow, and is left out from now on" in job.log
+    assert all(node not in attempt["nodes"] for attempt in job.attempts[1:])
+    assert len(job.attempts) == 2, "once"
 
 
 def test_the_same_error_twice_at_the_same_step_ends_the_job(
