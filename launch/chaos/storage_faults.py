@@ -80,7 +80,7 @@ def _data_of(subject: Subject) -> Path:
 STORAGE_FAULTS = (
     Fault(
         "disk-full", "the disk of the run is full for some seconds, while it saves", _fill_disk, (4, 9), 3,
-        needs_mini=True, small_disk=True,
+        needs_mini=True, small_disk=True, profile={"checks": {"min_disk_gb": 0}},
     ),
     Fault(
         "checkpoint-torn", "the newest checkpoint has a byte flipped, is cut or lacks a file, when it is needed",

@@ -15,6 +15,8 @@ STEPS_BETWEEN = (2, 40)
 """Least and most between the last recovery and the next strike."""
 PATIENCE = 400.0
 """Seconds within which a run must be further than it was."""
+MOST_LAUNCHES = 3
+"""Of a run that ended, without a step in between."""
 QUEUE_SECONDS = 3.0
 """Between two looks at SLURM's queue."""
 
@@ -134,9 +136,11 @@ class Trial:
                 each.look(subject.newest_step())
             if newest.longest:
                 deadline, newest = time.monotonic() + PATIENCE, Progress(newest.furthest)
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or launches > MOST_LAUNCHES:
                 place = subject.order.run_dir
-                raise ChaosError(f"{place} made no further step within {PATIENCE:g} s\n{subject.log_end()}")
+                raise ChaosError(
+                    f"{place} made no further step in {PATIENCE:g} s or {launches} launches\n{subject.log_end()}"
+                )
             if time.monotonic() - looked > QUEUE_SECONDS:
                 looked = time.monotonic()
                 if subject.left_the_queue() and not subject.finished:
