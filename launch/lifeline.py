@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cait_dist.training.hang import explain_hang, note_hang, read_beats
-from cait_dist.training.heartbeat import LIFELINE
+from cait_dist.training.heartbeat import LIFELINE, TELL_STACKS
 
 SLICE = 1.0
 """Most seconds that count between two looks: a job that SLURM suspends stops with the process that watches."""
@@ -62,4 +63,7 @@ def end_if_silent(lifeline: Lifeline, process: subprocess.Popen[bytes], attempt_
     beat = read_beats(attempt_dir, rank + 1)[rank]
     beat = type(beat)(**{**beat.__dict__, "age": lifeline._waited})
     note_hang(attempt_dir / f"rank-{rank}.silent.json", explain_hang([beat], lifeline._waited, 0.0))
+    process.send_signal(TELL_STACKS)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(SLICE)
     process.kill()

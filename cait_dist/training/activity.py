@@ -66,11 +66,9 @@ def exchanging(what: str) -> Iterator[None]:
     activity.exchange = what
     activity.begun += 1
     activity.progress = time.monotonic()
-    try:
-        yield
-    finally:
-        # Kept when it fails: the error is about to be explained.
-        activity.progress = time.monotonic()
+    yield
+    # Not where it fails: that is no progress, and the error is about to be explained.
+    activity.progress = time.monotonic()
     activity.exchange = ""
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -29,6 +30,8 @@ from .naming import host_name
 
 LIFELINE = "CAIT_LIFELINE_FD"
 """Names the inherited pipe on which a rank says for how many seconds it may be silent from now on."""
+TELL_STACKS = signal.SIGQUIT
+"""Has a rank write down where its threads stand."""
 SECONDS, RANKS_PER_SECOND = 2.0, 50
 """Between two heartbeats; more where a file system would have more of them to bear than this in a second."""
 PATIENCE = 4
@@ -69,6 +72,9 @@ class Heartbeat:
         """Begin."""
         beat_file(self._attempt_dir, self._rank).parent.mkdir(exist_ok=True)
         self._stacks = (self._attempt_dir / f"rank-{self._rank}.stacks.txt").open("w")
+        # In C, for an interpreter that is stuck in foreign code and lets no thread run. That may crash if others do
+        # run, so only whoever is about to end this process asks for it.
+        faulthandler.register(TELL_STACKS, file=self._stacks, all_threads=True)
         self._beat()
         self._thread.start()
         return self
@@ -81,7 +87,7 @@ class Heartbeat:
             self.explain(error)
         self._closed.set()
         self._thread.join(self._every + 1)
-        faulthandler.cancel_dump_traceback_later()
+        faulthandler.unregister(TELL_STACKS)
         assert self._stacks is not None
         self._stacks.close()
         if not Path(self._stacks.name).stat().st_size:
@@ -111,8 +117,6 @@ class Heartbeat:
         if self._lifeline >= 0:
             with suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._lifeline, f"{allowed:.1f}\n".encode())
-        # In the C library, for an interpreter that is stuck in foreign code and lets no thread run.
-        faulthandler.dump_traceback_later(allowed - SILENT_ENDS / 2, file=self._stacks or sys.stderr)
         now = self._now
         idle = round(time.monotonic() - now.progress, 1)
         mine = Beat(self._rank, host_name(), os.getpid(), now.step, now.part, now.exchange, now.begun, idle)
@@ -127,7 +131,9 @@ class Heartbeat:
 
     def _look(self, idle: float) -> None:
         limit = self._limit_now()
-        if limit is None or idle < limit:
+        if limit is None:
+            return  # at the end, what was found may be why
+        if idle < limit:
             self._withdraw()
         elif self._blamed is None:
             self._tell(idle)
