@@ -44,15 +44,15 @@ class Progress:
     """The furthest step, and the longest time that it took to come by a further one, by this process's own clock."""
 
     def __init__(self, step: int) -> None:
-        self.furthest, self.longest = step, 0.0
+        self.furthest, self.longest, self.attempt = step, 0.0, 0
         self._since = time.monotonic()
 
-    def look(self, step: int) -> None:
-        """Tell it the newest step."""
+    def look(self, step: int, attempt: int) -> None:
+        """Tell it the newest step, and how many attempts have been begun; ``attempt`` is which came furthest."""
         now = time.monotonic()
         if step > self.furthest:
             self.longest = max(self.longest, now - self._since)
-            self.furthest, self._since = step, now
+            self.furthest, self._since, self.attempt = step, now, attempt
 
 
 class Trial:
@@ -108,7 +108,7 @@ class Trial:
                 return False
             if self._fault.interrupts and len(subject.attempts) == begun:
                 return False
-            return progress.furthest > step and subject.newest_step() > step
+            return progress.furthest > step and progress.attempt == len(subject.attempts)
 
         launches = self._until(subject, recovered, progress)
         after = subject.attempts[begun:]
@@ -124,7 +124,7 @@ class Trial:
     def _watch(self, subject: Subject, progress: Progress, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            progress.look(subject.newest_step())
+            progress.look(subject.newest_step(), len(subject.attempts))
             time.sleep(POLL_SECONDS)
 
     def _until(self, subject: Subject, condition: Callable[[], bool], progress: Progress) -> int:
@@ -133,7 +133,7 @@ class Trial:
         deadline = time.monotonic() + PATIENCE
         while not subject.finished and not condition():
             for each in (progress, newest):
-                each.look(subject.newest_step())
+                each.look(subject.newest_step(), len(subject.attempts))
             if newest.longest:
                 deadline, newest = time.monotonic() + PATIENCE, Progress(newest.furthest)
             if time.monotonic() > deadline or launches > MOST_LAUNCHES:
@@ -147,7 +147,7 @@ class Trial:
                     subject.launch()
                     launches += 1
             time.sleep(POLL_SECONDS)
-        progress.look(subject.newest_step())
+        progress.look(subject.newest_step(), len(subject.attempts))
         return launches
 
 

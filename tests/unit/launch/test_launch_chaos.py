@@ -49,10 +49,12 @@ def test_what_cannot_be_done_is_told_in_a_line(arguments: list[str], message: st
 
 def test_the_longest_time_without_a_new_step_is_kept_and_repeated_steps_are_none() -> None:
     progress = Progress(10)
-    for step, pause in ((11, 0.0), (5, 0.15), (11, 0.0), (12, 0.0), (13, 0.02)):
+    for step, attempt, pause in ((11, 1, 0.0), (5, 2, 0.15), (11, 2, 0.0)):
         time.sleep(pause)
-        progress.look(step)
-    assert progress.furthest == 13
+        progress.look(step, attempt)
+    assert (progress.furthest, progress.attempt) == (11, 1), "the second has yet to come further"
+    progress.look(12, 2)
+    assert (progress.furthest, progress.attempt) == (12, 2)
     assert 0.15 <= progress.longest < 2
 
 
