@@ -25,7 +25,7 @@ from multiprocessing import connection, util
 
 def prepare_worker(_: int) -> None:
     """Set up a worker; given to torch's data loader, which calls it in each worker."""
-    if util.abstract_sockets_supported:  # type: ignore[attr-defined]
+    if util.abstract_sockets_supported:
         connection.arbitrary_address = _address_without_file  # type: ignore[attr-defined]
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
