@@ -41,4 +41,10 @@ class DataConfig(Section):
     repeats: int = Field(1, ge=1, description="copies of a sample in one pass (repeated augmentation; the paper: 3)")
     workers: int = Field(4, ge=0, description="decoding processes (decoder ffcv: threads) per rank; 0: none of its own")
     prefetch: int = Field(4, ge=1, description="micro-batches each worker keeps ready")
+    on_corrupt: Literal["stop", "skip"] = Field(
+        "stop", description="a corrupt image or shard in training: stop ends the run; skip lets other samples stand in"
+    )
+    most_corrupt_share: float = Field(
+        0.001, ge=0, le=1, description="on_corrupt: skip — part of the samples (at least 1) beyond which the run ends"
+    )
     remote: RemoteConfig = RemoteConfig()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from .corrupt import CorruptSample, take_sound
 from .crop import CropSettings, eval_view, train_view, view_uniforms
 from .decode import Pixels
 from .errors import CorruptImageError
@@ -50,6 +51,7 @@ class MicroBatch:
         ids: ``(b,)`` sample ids.
         images: ``(b, 3, H, W)`` uint8, channels last in memory.
         labels: ``(b,)`` int64.
+        corrupt: samples that others stand in for.
     """
 
     step: int
@@ -58,6 +60,7 @@ class MicroBatch:
     ids: Ids
     images: Tensor
     labels: Tensor
+    corrupt: tuple[CorruptSample, ...] = ()
 
     def pin_memory(self) -> MicroBatch:
         """The same with tensors in page-locked memory; called by torch's data loader."""
@@ -140,11 +143,12 @@ class TrainBatches(Dataset[MicroBatch]):
         rank: int,
         world_size: int,
         memory: BatchMemory,
+        skip_corrupt: bool = False,
     ) -> None:
         self.reader, self.order, self.augment, self.memory = reader, order, augment, memory
         self.image_size, self.seed = image_size, seed
         self.global_batch, self.micro_batch = global_batch, micro_batch
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.skip_corrupt = rank, world_size, skip_corrupt
 
     def __getitem__(self, slot: Slot) -> MicroBatch:
         mine = rank_positions(slot.step, self.global_batch, self.rank, self.world_size)
@@ -157,8 +161,17 @@ class TrainBatches(Dataset[MicroBatch]):
             train_view(image, self.image_size, uniforms[row], self.augment, out=place)
 
         images = self.memory.next(len(ids), self.image_size)
-        _read_images(self.reader, ids, images, show)
-        return MicroBatch(slot.step, slot.micro, positions, ids, images, torch.from_numpy(self.reader.labels[ids]))
+
+        def take(row: int, index: int) -> None:
+            _read_image(self.reader, index, row, images, show)
+
+        corrupt: tuple[CorruptSample, ...] = ()
+        if self.skip_corrupt:
+            corrupt = take_sound(ids, positions, self.seed, self.reader.num_samples, take)
+        else:
+            _read_images(self.reader, ids, images, show)
+        labels = torch.from_numpy(self.reader.labels[ids])
+        return MicroBatch(slot.step, slot.micro, positions, ids, images, labels, corrupt)
 
 
 class EvalBatches(Dataset[EvalBatch]):
@@ -178,10 +191,17 @@ class EvalBatches(Dataset[EvalBatch]):
         return EvalBatch(ids, images, torch.from_numpy(self.reader.labels[ids]))
 
 
-def _read_images(reader: Reader, ids: Ids, images: Tensor, show: Callable[[int, bytes | Pixels, Tensor], None]) -> None:
+Show = Callable[[int, bytes | Pixels, Tensor], None]
+
+
+def _read_images(reader: Reader, ids: Ids, images: Tensor, show: Show) -> None:
     """Read the samples and show each in its place among the images."""
     for row, index in enumerate(ids.tolist()):
-        try:
-            show(row, reader.read(index), images[row])
-        except CorruptImageError as error:
-            raise CorruptImageError(f"{reader.locate(index)}: {error}; run `cait verify` on the data") from None
+        _read_image(reader, index, row, images, show)
+
+
+def _read_image(reader: Reader, index: int, row: int, images: Tensor, show: Show) -> None:
+    try:
+        show(row, reader.read(index), images[row])
+    except CorruptImageError as error:
+        raise CorruptImageError(f"{reader.locate(index)}: {error}; run `cait verify` on the data") from None

@@ -13,6 +13,10 @@ class ShardReadError(DataError):
     """A sample's bytes cannot be read."""
 
 
+class CorruptShardError(ShardReadError):
+    """A shard that ends before a sample does, or is gone."""
+
+
 class RemoteError(ShardReadError):
     """Remote files that cannot be fetched, after all attempts."""
 

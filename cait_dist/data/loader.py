@@ -62,6 +62,7 @@ class TrainLoader:
         prefetch: micro-batches that each worker keeps ready.
         reuse_memory: a batch's images are needed only until the next batch is asked for; spares the work of finding
             new memory for each.
+        skip_corrupt: let others stand in for corrupt samples, instead of an error.
 
     Raises:
         DataError: if the global batch cannot be cut evenly into micro-batches.
@@ -83,6 +84,7 @@ class TrainLoader:
         workers: int = 0,
         prefetch: int = 4,
         reuse_memory: bool = False,
+        skip_corrupt: bool = False,
     ) -> None:
         self.micro_batches = check_micro_batch(reader, order, global_batch, micro_batch, rank, world_size)
         batches = TrainBatches(
@@ -97,6 +99,7 @@ class TrainLoader:
             world_size=world_size,
             # A worker is never asked for more than `prefetch` batches beyond the one in use, and one is being filled.
             memory=BatchMemory(prefetch + 2 if reuse_memory else 0),
+            skip_corrupt=skip_corrupt,
         )
         slots = _TrainSlots(start_step, self.micro_batches)
         self._batches: Iterator[MicroBatch] | None = iter(_make_loader(batches, slots, workers, prefetch))

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import torch
 
 from .batches import Ids, MicroBatch, Reader
-from .crop import CROP_DRAWS, CropSettings, random_resized_crop_box, view_uniforms
+from .corrupt import CorruptSample, take_sound
+from .crop import CROP_DRAWS, CropSettings, random_resized_crop_box, train_view, view_uniforms
 from .errors import CorruptImageError, DataError
 from .loader import TrainLoader, check_micro_batch
 from .order import SampleOrder, rank_positions
@@ -51,6 +52,7 @@ class FfcvTrainLoader:
         workers: decoding threads.
         prefetch: micro-batches kept ready.
         reuse_memory: a batch's images are needed only until the next batch is asked for; spares a copy.
+        skip_corrupt: let others stand in for corrupt samples, instead of an error. They are decoded exactly.
 
     Raises:
         DataError: if the global batch cannot be cut evenly into micro-batches.
@@ -72,11 +74,13 @@ class FfcvTrainLoader:
         workers: int = 1,
         prefetch: int = 4,
         reuse_memory: bool = False,
+        skip_corrupt: bool = False,
     ) -> None:
         self.micro_batches = check_micro_batch(reader, order, global_batch, micro_batch, rank, world_size)
         self._reader, self._order, self._augment, self._seed = reader, order, augment, seed
         self._share = (global_batch, rank, world_size)
         self._micro_batch, self._start_step, self._reuse_memory = micro_batch, start_step, reuse_memory
+        self._image_size, self._skip_corrupt = image_size, skip_corrupt
         self._loader, self._plan = self._make(image_size, max(workers, 1), prefetch)
         self._batches: Iterator[MicroBatch] | None = self._stream()
 
@@ -155,14 +159,37 @@ class FfcvTrainLoader:
         return iter(self._loader)
 
     def _finish(self, slot: tuple[int, int], positions: Ids, ids: Ids, pixels: Any, rows: slice) -> MicroBatch:
-        if (failed := np.flatnonzero(self._plan["error"][rows])).size:
-            place = self._reader.locate(int(ids[failed[0]]))
-            raise CorruptImageError(f"{place}: cannot be decoded by FFCV; run `cait verify` on the data")
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        failed = np.flatnonzero(self._plan["error"][rows])
+        corrupt = self._replace(failed, positions, ids, images) if failed.size else ()
         if not self._reuse_memory:
             images = images.clone()  # FFCV will use the buffer again
-        batch = MicroBatch(*slot, positions, ids, images, torch.from_numpy(self._reader.labels[ids]))
+        batch = MicroBatch(*slot, positions, ids, images, torch.from_numpy(self._reader.labels[ids]), corrupt)
         return batch.pin_memory() if torch.cuda.is_available() else batch
+
+    def _replace(self, failed: Ids, positions: Ids, ids: Ids, images: torch.Tensor) -> tuple[CorruptSample, ...]:
+        """Fill the rows that FFCV could not decode with samples that stand in, and their ids likewise."""
+        first = [CorruptSample(int(positions[row]), int(ids[row]), self._told(int(ids[row]))) for row in failed]
+        if not self._skip_corrupt:
+            raise CorruptImageError(first[0].reason)
+        uniforms = view_uniforms(self._seed, positions)
+
+        def take(number: int, index: int) -> None:
+            if index == first[number].sample:
+                raise CorruptImageError(first[number].reason)
+            row = failed[number]
+            try:
+                train_view(self._reader.read(index), self._image_size, uniforms[row], self._augment, out=images[row])
+            except CorruptImageError as error:
+                raise CorruptImageError(f"{self._reader.locate(index)}: {error}; run `cait verify`") from None
+
+        replaced = ids[failed]
+        found = take_sound(replaced, positions[failed], self._seed, self._reader.num_samples, take)
+        ids[failed] = replaced
+        return found
+
+    def _told(self, index: int) -> str:
+        return f"{self._reader.locate(index)}: cannot be decoded by FFCV; run `cait verify` on the data"
 
 
 def _wait_for(epoch: EpochIterator) -> None:

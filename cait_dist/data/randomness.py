@@ -43,6 +43,7 @@ class Stream(IntEnum):
     RAND_AUGMENT = 7
     ERASING = 8
     COLOR_JITTER = 9
+    STAND_IN = 10
 
 
 def mix64(words: U64) -> U64:

@@ -20,7 +20,7 @@ from data_prep.beton_record import read_beton_record, record_of
 from data_prep.manifest import read_source_names
 
 from .decode import Pixels
-from .errors import DataError, ShardReadError
+from .errors import CorruptShardError, DataError, ShardReadError
 
 # Betons by others say nothing of shards; the block order then shuffles as many samples together as a tar would hold.
 _SAMPLES_PER_BLOCK = 1000
@@ -97,7 +97,7 @@ class FfcvReader:
         except OSError as error:
             raise ShardReadError(f"{self.locate(index)}: {error.strerror or error}; check the storage") from None
         if found != size:
-            raise ShardReadError(f"{self.locate(index)}: the file ends early; run `cait verify {self.split_dir}`")
+            raise CorruptShardError(f"{self.locate(index)}: the file ends early; run `cait verify {self.split_dir}`")
         return content.reshape(height, width, 3) if mode == RAW else content.tobytes()
 
     def locate(self, index: int) -> str:
@@ -107,10 +107,14 @@ class FfcvReader:
 
     def source_name(self, index: int) -> str:
         """The name under which a sample was found when the data were prepared. Reads the whole list of names."""
+        return self.source_names()[index]
+
+    def source_names(self) -> list[str]:
+        """Of all samples."""
         names = read_source_names(self.split_dir)
         if len(names) != self.num_samples:
             raise DataError(f"{self.split_dir}: has {len(names):,} names for {self.num_samples:,} samples")
-        return names[index]
+        return names
 
     def _open(self) -> int:
         # Two threads may both open it, and one descriptor is left for the end of the process to close: no harm done.

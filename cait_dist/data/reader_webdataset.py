@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cait_dist.config.data import RemoteConfig
+from cait_dist.config.data import DataConfig, RemoteConfig
 from cait_dist.config.section import is_url
 from data_prep.beton import find_betons
 from data_prep.manifest import MANIFEST_FILE
 
-from .errors import DataError, ShardReadError
+from .errors import CorruptShardError, DataError, ShardReadError
 from .index_webdataset import find_tars
 from .reader_ffcv import FfcvReader
 from .remote import Stop
@@ -78,11 +78,20 @@ class WebDatasetReader:
         shard, offset, size, _ = self._samples[index].item()
         try:
             encoded = self._files.read_at(shard, offset, size)
+        except FileNotFoundError:
+            raise self._corrupt(
+                f"{self.locate(index)}: the file is gone; restore it, or run `cait verify {self._files.place}`"
+            ) from None
         except OSError as error:
             raise ShardReadError(f"{self.locate(index)}: {error.strerror or error}; check the storage") from None
         if len(encoded) != size:
-            raise ShardReadError(f"{self.locate(index)}: the file ends early; run `cait verify {self._files.place}`")
+            raise self._corrupt(f"{self.locate(index)}: the file ends early; run `cait verify {self._files.place}`")
         return encoded
+
+    @property
+    def _corrupt(self) -> type[ShardReadError]:
+        # What is fetched was checked when it came: whatever is wrong with it now is the cache's trouble, and passes.
+        return CorruptShardError if self._files.fetch_ahead is None else ShardReadError
 
     def locate(self, index: int) -> str:
         """Where a sample lies, for messages."""
@@ -91,12 +100,16 @@ class WebDatasetReader:
 
     def source_name(self, index: int) -> str:
         """The name under which a sample was found when the data were prepared. Reads the whole list of names."""
+        return self.source_names()[index]
+
+    def source_names(self) -> list[str]:
+        """Of all samples."""
         names = self._files.source_names()
         if len(names) != self.num_samples:
             raise DataError(
                 f"{self._files.place}: has {len(names):,} names for {self.num_samples:,} samples; run `cait verify`"
             )
-        return names[index]
+        return names
 
     @property
     def fetch_ahead(self) -> Callable[[int, Stop], bool] | None:
@@ -113,6 +126,7 @@ def open_split(
     split: str,
     storage: Literal["auto", "webdataset", "ffcv"] = "auto",
     remote: RemoteConfig | None = None,
+    check_shards: bool = True,
 ) -> WebDatasetReader | FfcvReader:
     """Open one split of a data set.
 
@@ -121,6 +135,7 @@ def open_split(
         split: which.
         storage: the format to read; ``auto`` takes tars if there are any, else a beton.
         remote: how to read what lies beyond a URL.
+        check_shards: refuse tars that are missing or have another size than their manifest states.
 
     Raises:
         DataError: if there is no such split or it holds no shards this program reads, saying what there is.
@@ -138,7 +153,18 @@ def open_split(
             f"{folder} holds no {'tars' if has_beton else 'beton'}, which data.format={storage} asks for;"
             " leave data.format out, or prepare the data again with `cait prep … --format both`"
         )
-    return FfcvReader(folder) if storage == "ffcv" or not has_tars else WebDatasetReader(folder)
+    if storage == "ffcv" or not has_tars:
+        return FfcvReader(folder)
+    return WebDatasetReader(folder, LocalShards(folder, check_shards=check_shards))
+
+
+def open_train_split(data: DataConfig) -> WebDatasetReader | FfcvReader:
+    """Open the split to train on; where corrupt samples are skipped, shards that are damaged are no obstacle.
+
+    Raises:
+        DataError: see `open_split`.
+    """
+    return open_split(data.path, data.train_split, data.format, data.remote, data.on_corrupt == "stop")
 
 
 def _open_remote(url: str, storage: str, remote: RemoteConfig) -> WebDatasetReader:

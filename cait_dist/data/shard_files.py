@@ -71,13 +71,13 @@ class ShardFiles(Protocol):
 class LocalShards:
     """Shards in a folder. Files stay open, so that a sample costs one ``pread``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, check_shards: bool = True) -> None:
         self.place, self._folder = str(folder), folder
         self.fetch_ahead = None
         self._index_dir = folder
         if not (folder / MANIFEST_FILE).exists() and find_tars(folder):
             self._index_dir = index_tars(folder)
-        self.manifest = load_manifest(self._index_dir, folder)
+        self.manifest = load_manifest(self._index_dir, folder, check_shards=check_shards)
         self._forget_files()
 
     def read_at(self, shard: int, offset: int, size: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cait_dist.config import RunConfig
 from cait_dist.config.model import ModelConfig
-from cait_dist.data.reader_webdataset import open_split
+from cait_dist.data.reader_webdataset import open_train_split
 
 from .batch_plan import BatchPlan, plan_batches
 from .distilling.identity import teacher_digest
@@ -43,7 +43,7 @@ def make_plan(config: RunConfig, processes: int) -> Plan:
     """
     training = config.training
     batches = plan_batches(training.global_batch, processes, training.micro_batch_limit, pairs=config.augment.mixes)
-    reader = open_split(config.data.path, config.data.train_split, config.data.format, config.data.remote)
+    reader = open_train_split(config.data)
     if config.data.decoder == "ffcv":
         from cait_dist.data.loader_ffcv import check_ffcv_decoder  # noqa: PLC0415 - loads torch
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from cait_dist.augment.pipeline import BatchAugmentation, Purpose
 from cait_dist.config import RunConfig
+from cait_dist.data.corrupt import CorruptSample
 from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
 
@@ -42,6 +43,8 @@ class StepResult:
     """seconds the step waited for its images"""
     forward: ForwardClock
     """time of the forward passes"""
+    corrupt: tuple[CorruptSample, ...] = ()
+    """samples that others stood in for"""
     taught: torch.Tensor | None = None
     """with a teacher, (2,): mean of its term of the loss, and share of the images about which the student agrees"""
 
@@ -78,6 +81,7 @@ class TrainingStep:
     def run(self, batches: "Iterator[tuple[MicroBatch, float]]") -> StepResult:
         """Take ``accumulation`` micro-batches (with the seconds each was waited for) and update the weights once."""
         lessons, ids, waited, forward = list[Lesson](), list[np.ndarray](), 0.0, ForwardClock(self._world.device)
+        corrupt: tuple[CorruptSample, ...] = ()
         for _ in range(self._accumulation):
             enter(DATA)
             batch, seconds = next(batches)
@@ -91,6 +95,7 @@ class TrainingStep:
             self._engine.step()
             lessons.append(replace(lesson, loss=lesson.loss.detach()))
             ids.append(batch.ids)
+            corrupt += batch.corrupt
         left_out = update_left_out(self._engine)
         if self._ema is not None and not left_out:
             self._ema.update()
@@ -103,6 +108,7 @@ class TrainingStep:
             left_out,
             waited,
             forward,
+            corrupt,
             torch.stack(taught).mean(0) if taught else None,
         )
 
