@@ -1,9 +1,11 @@
 """Which settings decide what is computed, and which only how the work is done."""
 
 MAY_CHANGE = (
-    "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.remote.", "training.zero.",
+    "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.on_corrupt",
+    "data.most_corrupt_share", "data.remote.", "training.zero.",
     "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
-    "training.log_every", "training.health_every", "training.most_skipped_steps", "training.collective_timeout",
+    "training.log_every", "training.health_every", "training.most_skipped_steps", "training.rollback.",
+    "training.collective_timeout",
     "training.hang_timeout", "training.slow_node_factor", "training.slow_nodes",
     "evaluation.", "tracking.", "model.init_from", "model.init_weights", "distillation.teacher", "distillation.labels",
 )  # fmt: skip

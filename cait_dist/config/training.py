@@ -50,6 +50,27 @@ class CheckpointConfig(Section):
     )
 
 
+class RollbackConfig(Section):
+    """Going back to the last good checkpoint, past the data that did harm."""
+
+    at_most: int = Field(
+        3,
+        ge=0,
+        description="times per run that training goes back when too many steps in a row are left out, or the loss"
+        " spikes; 0: it ends at once",
+    )
+    spike: float | None = Field(
+        None,
+        gt=0,
+        description="a loss is high above median + spike * (distance of the quartiles) of the losses before; null: no"
+        " loss is",
+    )
+    spike_window: int = Field(
+        100, ge=8, description="losses that a loss is held against; before there are so many none is high"
+    )
+    spike_steps: int = Field(5, ge=1, description="high losses in a row that are a spike")
+
+
 class TrainingConfig(Section):
     """The loop itself."""
 
@@ -74,8 +95,9 @@ class TrainingConfig(Section):
         100, ge=1, description="steps between two looks at norms and attention logits; null: none"
     )
     most_skipped_steps: int = Field(
-        10, ge=1, description="steps in a row that are left out, as their gradient is not finite, before the run ends"
+        10, ge=1, description="steps in a row that are left out, as their gradient is not finite, before it goes back"
     )
+    rollback: RollbackConfig = RollbackConfig()
     collective_timeout: float = Field(600, gt=0, description="seconds after which a silent rank ends the run")
     hang_timeout: float | None = Field(
         None,

@@ -69,6 +69,10 @@ class Stretches:
         shown = value if finite else math.nan
         self._full.append([step, step, 1, not finite, value if finite else 0.0, *(step, time, shown) * 2])
 
+    def cut(self, step: int) -> None:
+        """Take back what lies beyond a step; a stretch that reaches over it goes whole."""
+        self._full = [stretch for stretch in self._full if stretch[LAST] <= step]
+
     def table(self) -> Points:
         """All stretches, (n, len(FIELDS))."""
         return np.array(self._full, dtype=np.float64).reshape(-1, len(FIELDS))
@@ -113,7 +117,7 @@ class Digest:
     """All metrics of one attempt.
 
     Attributes:
-        resumed_from: the step the attempt went on from.
+        resumed_from: the step the attempt went on from; the earliest, where it has gone back by itself.
         last_step: of the last line.
         last_time: of the last line, seconds since the epoch.
         covered: bytes of metrics.jsonl that are in it.
@@ -135,9 +139,12 @@ class Digest:
             row: its content; values that are no numbers are spelled as text (``"nan"``, ``"inf"``)
             size: its length in bytes, the line's end included
         """
+        is_first = not self.covered
         self.covered += size
         if "step" not in row:
-            self.resumed_from = row.get("resumed_from") or 0
+            begin = row.get("resumed_from") or 0
+            self.resumed_from = begin if is_first else min(begin, self.resumed_from)
+            self._cut(begin)
             return
         step, time = row["step"], row["time"]
         self.last_step, self.last_time = step, time
@@ -150,6 +157,17 @@ class Digest:
                 stretches = self.metrics[key] = Stretches(_most(key))
             stretches.add(step, time, value)
             self.last[key] = (step, time, value)
+
+    def _cut(self, begin: int) -> None:
+        self.last_step = min(self.last_step, begin)
+        for key in [key for key, point in self.last.items() if point[0] > begin]:
+            self.metrics[key].cut(begin)
+            table = self.metrics[key].table()
+            if len(table):
+                step, time, value = table[-1, HIGH_STEP : HIGH + 1].tolist()
+                self.last[key] = (step, time, value)
+            else:
+                del self.metrics[key], self.last[key]
 
     def save(self, attempt_dir: Path) -> None:
         """Replace the attempt's file."""

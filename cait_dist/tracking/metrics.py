@@ -3,7 +3,8 @@
 The first line says where the attempt began: ``{"resumed_from": 1200}``. Every other line holds a step, a time and
 values: ``{"step": 1210, "time": 1763812345.6, "train/loss": 2.31}``. An attempt that was killed has lines beyond its
 last checkpoint; the next attempt does those steps again. So on reading, an attempt's lines count only up to the step
-its successor resumed from, and each step has one value.
+its successor resumed from, and each step has one value. An attempt that goes back by itself says so by another line
+like the first, which takes back what came before it in the same way.
 """
 
 import contextlib
@@ -49,6 +50,10 @@ class MetricsWriter:
         if clock.monotonic() - self._saved > DIGEST_SECONDS:
             self._save_digest()
 
+    def go_back(self, step: int) -> None:
+        """Take back all lines beyond a step: they are done again, on other data."""
+        self._write({"resumed_from": step})
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -70,18 +75,13 @@ def read_metrics(run: RunDirectory) -> list[Row]:
     """All lines that count, in order of steps; a torn last line is left out."""
     rows: list[Row] = []
     for attempt in run.attempts():
-        lines = _complete_lines(attempt / "metrics.jsonl")
-        if not lines:
-            continue
-        begin = lines[0].get("resumed_from", 0)
-        rows = [row for row in rows if row["step"] <= begin]
-        rows += [row for row in lines if "step" in row]
+        rows = _continued(rows, _complete_lines(attempt / "metrics.jsonl"))
     return rows
 
 
 def attempt_metrics(attempt_dir: Path) -> list[Row]:
     """The lines of one attempt alone, also those beyond the step that its successor went on from."""
-    return [row for row in _complete_lines(attempt_dir / "metrics.jsonl") if "step" in row]
+    return _continued([], _complete_lines(attempt_dir / "metrics.jsonl"))
 
 
 def recent_metrics(attempt_dir: Path, max_bytes: int = 1 << 16) -> list[Row]:
@@ -96,12 +96,22 @@ def recent_metrics(attempt_dir: Path, max_bytes: int = 1 << 16) -> list[Row]:
     if size > max_bytes:
         text = text.partition(b"\n")[2]
     lines = text.rpartition(b"\n")[0].split(b"\n")
-    return [row for line in lines if line and "step" in (row := parse_row(attempt_dir / "metrics.jsonl", line))]
+    return _continued([], [parse_row(attempt_dir / "metrics.jsonl", line) for line in lines if line])
 
 
 def series(rows: list[Row], key: str) -> list[tuple[int, float]]:
     """Steps and values of one metric."""
     return [(row["step"], float(row[key])) for row in rows if key in row]
+
+
+def _continued(rows: list[Row], lines: list[Row]) -> list[Row]:
+    """Rows that count once these lines have followed them."""
+    for line in lines:
+        if "resumed_from" in line:
+            rows = [row for row in rows if row["step"] <= line["resumed_from"]]
+        elif "step" in line:
+            rows.append(line)
+    return rows
 
 
 def _complete_lines(path: Path) -> list[Row]:

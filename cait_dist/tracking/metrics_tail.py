@@ -15,6 +15,8 @@ from typing import Any
 from .metrics import Row
 from .run_directory import RunDirectory
 
+_RETURN = b'{"resumed_from"'
+
 
 @dataclass(frozen=True)
 class Cursor:
@@ -56,6 +58,7 @@ class MetricsTail:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._begins: dict[int, int] = {}
+        self._returns: dict[int, _Returns] = {}
 
     def read(self, cursor: Cursor, durable: float, most: int) -> Batch | None:
         """The next lines.
@@ -70,10 +73,13 @@ class MetricsTail:
         """
         self._look_for_attempts()
         gathering, numbers = _Gathering(cursor), sorted(n for n in self._begins if n >= cursor.attempt)
-        for number in numbers:
-            gathering.enter(number)
-            limit = min((b for n, b in self._begins.items() if n > number), default=durable)
-            if not gathering.take(self._file(number), limit, most):
+        places = self._places(numbers, cursor)
+        for index, (number, start, _) in enumerate(places):
+            gathering.enter(number, start)
+            later = places[index + 1 :]
+            limit = min((begin for _, _, begin in later), default=durable)
+            end_of_place = later[0][1] if later and later[0][0] == number else math.inf
+            if not gathering.take(self._file(number), limit, most, end_of_place):
                 break
         end = gathering.cursor
         return None if end == cursor else Batch(gathering.rows, end)
@@ -93,6 +99,16 @@ class MetricsTail:
         """Bytes that lie before a cursor."""
         before = (self._file(number).stat().st_size for number in self._begins if number < cursor.attempt)
         return sum(before) + cursor.offset
+
+    def _places(self, numbers: list[int], cursor: Cursor) -> list[tuple[int, int, int]]:
+        """Where the files go on from a step, from the cursor on: (attempt, offset, that step)."""
+        places = []
+        for number in numbers:
+            start = cursor.offset if number == cursor.attempt else 0
+            places.append((number, start, self._begins[number]))
+            returns = self._returns.setdefault(number, _Returns(start))
+            places += [(number, offset, begin) for offset, begin in returns.since(start, self._file(number))]
+        return places
 
     def _file(self, number: int) -> Path:
         return self._run.attempt(number) / "metrics.jsonl"
@@ -117,16 +133,17 @@ class _Gathering:
     def cursor(self) -> Cursor:
         return Cursor(self._attempt, self._offset, self._step, tuple(sorted(self._keys)))
 
-    def enter(self, attempt: int) -> None:
-        """Begin the file of an attempt, or go on with it."""
-        if attempt != self._attempt:
-            self._attempt, self._offset = attempt, 0
+    def enter(self, attempt: int, offset: int) -> None:
+        """Go on at a place of an attempt's file."""
+        self._attempt, self._offset = attempt, offset
 
-    def take(self, file: Path, limit: float, most: int) -> bool:
-        """Read lines up to a step; returns whether there is room for those of the next attempt."""
+    def take(self, file: Path, limit: float, most: int, end: float) -> bool:
+        """Read lines up to a step or the end of the place; returns whether there is room for those that follow."""
         with file.open("rb") as lines:
             lines.seek(self._offset)
             while self._values < most:
+                if self._offset >= end:
+                    return True
                 line = lines.readline()
                 row = _parsed(line)
                 # A line without its end is being written, or was when its writer died.
@@ -146,6 +163,32 @@ class _Gathering:
         self._keys |= new.keys()
         self._values += len(new)
         self.rows.append({"step": step, "time": row["time"], **new})
+
+
+class _Returns:
+    """Where an attempt has gone back by itself: lines like the first one, further on in its file.
+
+    Args:
+        start: bytes of the file that need not be looked at
+    """
+
+    def __init__(self, start: int) -> None:
+        self._start = self._end = start
+        self._found: list[tuple[int, int]] = []
+
+    def since(self, start: int, file: Path) -> list[tuple[int, int]]:
+        """Offset of each such line from ``start`` on, and the step it names; what was looked at is not read again."""
+        if start < self._start:
+            self._start, self._end, self._found = start, start, []
+        with file.open("rb") as lines:
+            lines.seek(self._end)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                if line.startswith(_RETURN) and self._end > 0:
+                    self._found.append((self._end, int(_parsed(line).get("resumed_from", 0))))
+                self._end += len(line)
+        return [found for found in self._found if found[0] > start]
 
 
 def _begin(file: Path) -> int | None:

@@ -20,7 +20,7 @@ from cait_dist.tracking.code_version import code_diff, describe_code
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
-from .checkpoint_files import Checkpoint, list_checkpoints, remove_unfinished
+from .checkpoint_files import Checkpoint, list_checkpoints, remove_unfinished, set_aside
 from .plan import CannotStartError, Plan
 
 
@@ -141,7 +141,7 @@ def _refuse_another_experiment(run: RunDirectory, config: RunConfig, plan: Plan)
 def _set_later_ones_aside(checkpoints: list[Checkpoint], begin: Checkpoint | None) -> None:
     for checkpoint in checkpoints:
         if begin is not None and checkpoint.step > begin.step:
-            checkpoint.path.rename(checkpoint.path.with_name(f"abandoned-{checkpoint.path.name}-{timestamp()}"))
+            set_aside(checkpoint)
 
 
 def _write_down(attempt: Attempt, config: RunConfig, plan: Plan, facts: Mapping[str, Any]) -> None:

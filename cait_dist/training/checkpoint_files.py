@@ -5,11 +5,13 @@ What is in one, and how it is written, is told in ``checkpoint``.
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +115,14 @@ def _is_description(state: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def set_aside(checkpoint: Checkpoint) -> None:
+    """Have nothing go on from a checkpoint any more, without deleting it."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    names = itertools.chain((stamp,), (f"{stamp}-{number}" for number in itertools.count(2)))
+    places = (checkpoint.path.with_name(f"abandoned-{checkpoint.path.name}-{name}") for name in names)
+    checkpoint.path.rename(next(place for place in places if not place.exists()))
 
 
 def remove_unfinished(directory: Path) -> None:

@@ -76,6 +76,12 @@ class Recorder:
         if self._mirror is not None:
             self._mirror.commit(holds)
 
+    def went_back(self, step: int) -> None:
+        """Take back what was recorded beyond a step."""
+        self._metrics.go_back(step)
+        if self._mirror is not None:
+            self._mirror.commit(step)
+
     def close(self, outcome: str, step: int) -> None:
         """Write the report and end the mirror.
 

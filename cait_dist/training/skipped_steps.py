@@ -6,7 +6,8 @@ goes on with the next step. ``attempt-K/skipped.jsonl`` has a line for each rank
 samples of those micro-batches whose loss was not finite. Where every loss was, the backward pass overflowed, and all of
 the rank's samples are named.
 
-Many in a row are no accident: the run ends with status 2. The weights of its last checkpoint are finite.
+Many in a row are no accident: training goes back, see ``rollback``, or the run ends with status 2. The weights of its
+last checkpoint are finite.
 """
 
 import json
@@ -19,12 +20,13 @@ import torch.distributed as dist
 
 from .process_group import World
 from .step import StepResult
+from .trouble import TroubleError
 
 SKIPPED_FILE = "skipped.jsonl"
 SHOWN_SAMPLES = 5
 
 
-class NonFiniteLossError(ValueError):
+class NonFiniteLossError(TroubleError):
     """The loss or its gradient became NaN or infinite and stays so; the message says what usually helps."""
 
 
@@ -34,13 +36,15 @@ class SkippedSteps:
     Args:
         folder: of the attempt
         world: the process group
-        most_in_a_row: of them before the run ends
+        most_in_a_row: of them before it is an error
         say: tells the user something; on rank 0
     """
 
     def __init__(self, folder: Path, world: World, most_in_a_row: int, say: Callable[[str], None]) -> None:
         self._file, self._world, self._most, self._say = folder / SKIPPED_FILE, world, most_in_a_row, say
-        self._in_a_row = 0
+        self._losses: dict[int, list[str]] = {}
+        self.in_a_row = 0
+        """up to the last step; to be set where training goes on from a checkpoint"""
         self.total = 0
         """of this attempt"""
 
@@ -51,22 +55,25 @@ class SkippedSteps:
             NonFiniteLossError: if too many in a row were
         """
         if not result.left_out:
-            self._in_a_row = 0
+            self.in_a_row, self._losses = 0, {}
             return
-        self._in_a_row += 1
+        if not self.in_a_row:
+            self._losses = {}
+        self.in_a_row += 1
         self.total += 1
         found: list[Any] = [None] * self._world.size
         mine = {"step": step, "rank": self._world.rank, **_blame(result)}
         dist.all_gather_object(found, mine, group=self._world.control)
+        self._losses[step] = [loss for entry in found for loss in entry["losses"]]
         told = f"step {step} left out, as its gradient is not finite: {_in_words(found)}"
         if self._world.is_main:
             self._write(found)
             self._say(told)
-        if self._in_a_row >= self._most:
-            raise NonFiniteLossError(
-                f"{told}. That is {self._in_a_row} in a row: lower optimizer.lr, lengthen schedule.warmup_epochs or set"
-                f" optimizer.clip_grad; {self._file} names the samples, and the last checkpoint is finite"
-            )
+        if self.in_a_row >= self._most:
+            began, losses = step - self.in_a_row + 1, self._losses
+            what = f"{told}. That is {self.in_a_row} in a row, and {self._file} names the samples"
+            self._losses = {}
+            raise NonFiniteLossError(what, began, step, began - 1, losses)
 
     def _write(self, found: list[dict[str, Any]]) -> None:
         with self._file.open("a") as file:

@@ -13,10 +13,7 @@ import torch.distributed as dist
 
 from cait_dist.augment.normalize import Normalize
 from cait_dist.config import RunConfig
-from cait_dist.data.loader import MicroBatch, TrainLoader
-from cait_dist.data.loader_ffcv import FfcvTrainLoader, make_train_loader
-from cait_dist.data.order import SampleOrder
-from cait_dist.data.reader_webdataset import open_split
+from cait_dist.data.loader import MicroBatch
 from cait_dist.evaluation import Answers
 from cait_dist.tracking.run_directory import RunDirectory
 
@@ -31,18 +28,23 @@ from .evaluating.sets import open_set
 from .facts import gather_facts, write_facts
 from .health import HealthCheck
 from .initial_model import initial_model
+from .loss_spikes import LossWatch
 from .optimizer import set_learning_rate
 from .parallel import parallelize
 from .plan import make_plan
 from .preempt import StopRequest
 from .process_group import World
+from .quarantine import Quarantine
 from .recorder import Recorder
 from .replicas import compare_replicas
+from .rollback import Rollbacks
 from .schedule import learning_rate
 from .skipped_steps import SkippedSteps
 from .slow_nodes import SlowNodes
 from .step import StepResult, TrainingStep
-from .step_metrics import learning_metrics, speed_metrics, timed
+from .step_metrics import learning_metrics, speed_metrics
+from .stream import TrainStream
+from .trouble import TroubleError
 from .zero_partition import ZeroPartition
 
 
@@ -76,6 +78,14 @@ class Trainer:
         self._plan = make_plan(config, world.size)
         self.step = 0
         self._evaluated_step, self._trained_seconds, self._best = 0, 0.0, dict[str, float]()
+        training = config.training
+        self._skipped = SkippedSteps(run.attempt(attempt), world, training.most_skipped_steps, self._say)
+        self._quarantine = Quarantine(
+            run.attempt(attempt), world, config.data, self._plan.calendar.num_samples, self._say
+        )
+        self._losses = LossWatch(training.rollback, world)
+        self._rollbacks = Rollbacks(run, attempt, world, training.rollback, training.global_batch)
+        self._recorder: Recorder | None = None
         checkpoint, notes = self._choose(resume_step)
         notes += self._build(checkpoint)
         self._eval_sets = [
@@ -84,34 +94,43 @@ class Trainer:
         self._facts = gather_facts(config, self._plan, world, self._partition, self._eval_sets)
         if world.is_main:
             write_facts(run.attempt(attempt), self._facts)  # before the recorder, whose mirror sends them
-        self._recorder = Recorder(run, attempt, config, self._plan, self.step) if world.is_main else None
+            self._recorder = Recorder(run, attempt, config, self._plan, self.step)
         for note in [f"{world.size} processes on {world.device.type}, {self._plan.batches}", *notes]:
             self._say(note)
-        limit = config.training.most_skipped_steps
-        self._skipped = SkippedSteps(run.attempt(attempt), world, limit, self._say)
         self._slow_nodes = SlowNodes(run.attempt(attempt), world, config.training, self._say, stop)
         self._saver = self._open_saver()
-        self._loader = self._open_train_loader()
+        self._stream = TrainStream(config, self._plan, world)
 
     def run(self) -> str:
         """Train to the end, or until asked to stop. Returns ``finished`` or ``stopped``."""
-        batches = timed(iter(self._loader))
+        while True:
+            try:
+                return self._train()
+            except TroubleError as trouble:
+                self._go_back(trouble)
+
+    def _train(self) -> str:
         total = self._plan.calendar.total_steps
         if 0 < self.step != self._evaluated_step and self._evaluation_is_due():
             self._evaluate()
         while self.step < total:
+            self._stream.go_to(self.step + self._rollbacks.shift(self.step))
             begin_step(self.step + 1)
             asked, answer = self._ask_everyone()
             began = time.perf_counter()
             set_learning_rate(self._engine.optimizer.param_groups, self._lr(self.step))
-            result, health = self._take_step(batches)
+            result, health = self._take_step(self._stream.batches)
             health |= self._slow_nodes.note(self.step + 1, result)
             self.step += 1
             self._record(result, began, health)
-            self._skipped.note(self.step, result)
+            self._losses.put(self.step, result.loss)
+            self._quarantine.note(self.step, result.corrupt)
             asked.wait()
-            stopping, saving = map(bool, answer.tolist())
-            self._note(self._saver.advance(saving))
+            stopping, saving, losses, corrupt = answer.tolist()
+            self._quarantine.learn(corrupt)
+            self._skipped.note(self.step, result)
+            self._losses.learn(losses)
+            self._note(self._saver.advance(saving > 0))
             # Who is asked to stop in the last step finishes: nobody would come back to evaluate it.
             if self._evaluation_is_due() and (not stopping or self.step >= total):
                 self._evaluate()
@@ -121,9 +140,19 @@ class Trainer:
                 return "stopped"
         return "finished"
 
+    def _go_back(self, trouble: TroubleError) -> None:
+        """Go on from before the trouble, and past its data. Collective."""
+        self._refuse_if_superseded()
+        self._note(self._saver.wait())
+        checkpoint = self._rollbacks.go_back(trouble, self._say)
+        load_checkpoint(checkpoint, self._partition, self._ema)
+        self._restore(checkpoint)
+        if self._recorder is not None:
+            self._recorder.went_back(self.step)
+
     def close(self, outcome: str) -> None:
         """Release workers and finish the records; ``outcome`` is finished, stopped or failed."""
-        self._loader.close()
+        self._stream.close()
         if self._recorder is not None:
             self._recorder.close(outcome, self.step)
 
@@ -168,9 +197,15 @@ class Trainer:
         self._evaluated_step = checkpoint.state["evaluated_step"]
         self._trained_seconds = checkpoint.state["trained_seconds"]
         self._best = checkpoint.state["best"]
+        self._skipped.in_a_row = checkpoint.state.get("left_out_in_a_row", 0)
+        self._losses.restore(checkpoint.state.get("losses"))
+        self._rollbacks.check(checkpoint)
 
     def _save(self, *, last: bool) -> None:
         enter(SAVING)
+        self._refuse_if_superseded()
+        self._losses.settle()
+        self._quarantine.settle()
         progress = {
             "step": self.step,
             "images_seen": self.step * self._plan.batches.global_batch,
@@ -180,8 +215,10 @@ class Trainer:
             "seed": self._config.seed,
             "world_size": self._world.size,
             "zero_stage": self._config.training.zero.stage,
+            "data_shift": self._rollbacks.shift(self.step),
+            "left_out_in_a_row": self._skipped.in_a_row,
+            "losses": self._losses.state(),
         }
-        self._refuse_if_superseded()
         self._note(self._saver.begin(progress))
         if last or not self._config.training.checkpoint.asynchronous:
             self._note(self._saver.wait(last=last))
@@ -196,8 +233,9 @@ class Trainer:
 
     def _ask_everyone(self) -> tuple[Any, torch.Tensor]:
         # Sent before the step and read after it: the answer costs no waiting.
-        answer = torch.tensor([int(bool(self._stop)), int(self._saver.busy)])
-        return dist.all_reduce(answer, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True), answer
+        mine = float(bool(self._stop)), float(self._saver.busy), self._losses.due(), self._quarantine.due()
+        answer = torch.tensor(mine, dtype=torch.float64)
+        return dist.all_reduce(answer, group=self._world.control, async_op=True), answer
 
     def _lr(self, step: int) -> float:
         return learning_rate(step, self._plan.calendar, self._config.optimizer, self._config.schedule)
@@ -211,6 +249,10 @@ class Trainer:
         values = learning_metrics(result, self._world, self._engine.get_global_grad_norm())
         if self._skipped.total:
             values["train/skipped_steps"] = float(self._skipped.total)
+        if self._quarantine.total:
+            values["data/quarantined"] = float(self._quarantine.total)
+        if self._rollbacks.total:
+            values["train/rollbacks"] = float(self._rollbacks.total)
         seconds = time.perf_counter() - began
         self._trained_seconds += seconds
         values |= speed_metrics(result, seconds, self._facts, self._world)
@@ -262,37 +304,12 @@ class Trainer:
             self._partition,
             self._ema,
             plan.keep,
-            is_milestone=lambda step: calendar.is_due(step, plan.keep_every_epochs),
+            # While something may be wrong, the checkpoints before it are what can be gone back to.
+            is_milestone=lambda step: (
+                self._skipped.in_a_row > 0 or self._losses.suspicious or calendar.is_due(step, plan.keep_every_epochs)
+            ),
             fence=self._refuse_if_superseded,
             say=self._say,
-        )
-
-    def _open_train_loader(self) -> TrainLoader | FfcvTrainLoader:
-        config, batches = self._config, self._plan.batches
-        reader = open_split(config.data.path, config.data.train_split, config.data.format, config.data.remote)
-        order = SampleOrder(
-            reader.num_samples,
-            config.seed,
-            mode=config.data.order,
-            repeats=config.data.repeats,
-            shard_sizes=reader.shard_sizes,
-            block_shards=config.data.block_shards,
-        )
-        return make_train_loader(
-            config.data.decoder,
-            reader,
-            order,
-            config.augment,
-            image_size=self._plan.image_size,
-            seed=config.seed,
-            global_batch=batches.global_batch,
-            micro_batch=batches.micro_batch,
-            rank=self._world.rank,
-            world_size=batches.world_size,
-            start_step=self.step,
-            workers=config.data.workers,
-            prefetch=config.data.prefetch,
-            reuse_memory=True,
         )
 
     def _say(self, text: str) -> None:

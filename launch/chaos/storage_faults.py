@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ from random import Random
 from .fault import Fault, Mend, nothing_to_mend
 from .subject import Subject
 
+ALL_RANKS_GONE_SECONDS = 1.5
 LEFT_BYTES = 20_000
 """On the full disk: for lines of metrics, not for a checkpoint."""
 
@@ -25,14 +27,15 @@ def _fill_disk(subject: Subject, random: Random) -> Mend | None:
 
 
 def _tear_checkpoint(subject: Subject, random: Random) -> Mend | None:
-    """Damage the newest checkpoint in one of three ways, then have it needed."""
-    found = subject.checkpoints()
+    """Kill a rank, and damage the newest checkpoint in one of three ways before the next attempt looks at it."""
     # With a single one there would be none before it to go back to.
-    if len(found) < 2:
+    if len(subject.checkpoints()) < 2 or not subject.signal_rank(random, signal.SIGKILL):
         return None
-    files = sorted(path for path in found[-1].path.iterdir() if path.is_file())
+    # A save that goes on meanwhile ends, or never will.
+    time.sleep(ALL_RANKS_GONE_SECONDS)
+    files = sorted(path for path in subject.checkpoints()[-1].path.iterdir() if path.is_file())
     random.choice((_flip_byte, _truncate, _remove))(random.choice(files), random)
-    return nothing_to_mend if subject.signal_rank(random, signal.SIGKILL) else None
+    return nothing_to_mend
 
 
 def _flip_byte(path: Path, random: Random) -> None:

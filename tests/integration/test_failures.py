@@ -65,6 +65,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tiny_config: Path) -
     assert status == 2
     assert "10 in a row" in err
     assert "lower optimizer.lr" in err
+    assert "attempt-1/rollbacks.jsonl" in err
     assert "Traceback" not in err
 
 

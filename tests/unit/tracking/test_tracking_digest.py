@@ -123,3 +123,19 @@ def test_the_step_that_an_attempt_went_on_from_is_told(tmp_path: Path) -> None:
 
 def test_without_a_line_there_is_nothing(tmp_path: Path) -> None:
     assert read_digest(tmp_path).metrics == {}
+
+
+def test_what_an_attempt_takes_back_is_gone(tmp_path: Path, values: list[float]) -> None:
+    values[3500:] = [99.0] * 1500
+    writer = write(tmp_path, values, begin=100)
+    writer.append(5100, 1.0, {"val/top1": 5.0})
+    writer.go_back(3600)
+    for digest in (writer._digest, read_digest(tmp_path)):
+        assert digest.resumed_from == 100
+        assert table(digest)[:, HIGH].max() == max(value for value in values if value < 99)
+        assert 3500 < digest.last["train/loss"][0] <= 3600
+        assert "val/top1" not in digest.metrics
+    writer.append(3601, 1.0, {"train/loss": 7.0})
+    writer.close()
+    assert read_digest(tmp_path).last["train/loss"] == (3601, 1.0, 7.0)
+    assert read_digest(tmp_path).last_step == 3601

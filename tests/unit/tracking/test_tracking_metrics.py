@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from cait_dist.tracking.metrics import MetricsWriter, read_metrics, recent_metrics, series
+from cait_dist.tracking.metrics import MetricsWriter, attempt_metrics, read_metrics, recent_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
 
 
@@ -30,6 +30,23 @@ def test_an_attempt_that_wrote_nothing_still_takes_back_what_it_will_do_again(tm
     attempt(run, 1, 0, range(1, 21), 1.0)
     attempt(run, 2, 10, range(0), 2.0)
     assert [row["step"] for row in read_metrics(run)] == list(range(1, 11))
+
+
+def test_an_attempt_that_goes_back_by_itself_has_one_value_per_step(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    attempt(run, 1, 0, range(1, 11), 1.0)
+    run.attempt(2).mkdir()
+    writer = MetricsWriter(run.attempt(2), 10)
+    for begin, value in ((10, 2.0), (15, 3.0), (5, 4.0)):
+        if begin != 10:
+            writer.go_back(begin)
+        for step in range(begin + 1, begin + 10):
+            writer.append(step, 1000.0, {"train/loss": value})
+    writer.close()
+    expected = [*((step, 1.0) for step in range(1, 6)), *((step, 4.0) for step in range(6, 15))]
+    assert series(read_metrics(run), "train/loss") == expected
+    assert series(attempt_metrics(run.attempt(2)), "train/loss") == expected[5:]
+    assert series(recent_metrics(run.attempt(2)), "train/loss") == expected[5:]
 
 
 def test_a_line_torn_by_a_crash_is_left_out(tmp_path: Path) -> None:

@@ -15,13 +15,17 @@ FOREVER = float("inf")
 def write(run: RunDirectory, number: int, begin: int, rows: list[dict[str, Any]]) -> Path:
     run.attempt(number).mkdir(parents=True)
     file = run.attempt(number) / "metrics.jsonl"
-    lines = [{"resumed_from": begin}, *({"time": 1.0, **row} for row in rows)]
+    lines = [{"resumed_from": begin}, *({"time": 1.0, **row} if "step" in row else row for row in rows)]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 
 
 def steps(first: int, last: int, value: float) -> list[dict[str, Any]]:
     return [{"step": step, "loss": value} for step in range(first, last + 1)]
+
+
+def back(step: int) -> dict[str, Any]:
+    return {"resumed_from": step}
 
 
 def read_all(run: RunDirectory, cursor: Cursor, durable: float, most: int = 3) -> tuple[list[dict[str, Any]], Cursor]:
@@ -48,6 +52,27 @@ def test_an_attempt_that_its_successors_went_back_behind_counts_up_to_the_earlie
     write(run, 2, 30, steps(31, 40, 2.0))
     write(run, 3, 10, steps(11, 20, 3.0))
     assert read_all(run, Cursor(), FOREVER)[0] == read_metrics(run)
+
+
+def test_an_attempt_that_goes_back_by_itself_is_what_read_metrics_counts(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    write(run, 1, 0, steps(1, 12, 1.0))
+    write(run, 2, 10, [*steps(11, 25, 2.0), back(20), *steps(21, 26, 3.0), back(15), *steps(16, 30, 4.0)])
+    assert read_all(run, Cursor(), FOREVER)[0] == read_metrics(run)
+
+
+def test_steps_that_were_waiting_when_an_attempt_went_back_are_never_handed_out(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    file = write(run, 1, 0, steps(1, 25, 1.0))
+    tail = MetricsTail(run)
+    first = tail.read(Cursor(), 20, 10**6)
+    assert first is not None
+    with file.open("a") as lines:
+        lines.writelines(json.dumps({"time": 1.0, **row} if "step" in row else row) + "\n"
+                         for row in (back(20), *steps(21, 40, 2.0)))  # fmt: skip
+    second = tail.read(first.cursor, 30, 10**6)
+    assert second is not None
+    assert [(row["step"], row["loss"]) for row in second.rows] == [(step, 2.0) for step in range(21, 31)]
 
 
 def test_steps_beyond_the_checkpoint_wait_for_it(tmp_path: Path) -> None:
