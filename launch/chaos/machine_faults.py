@@ -53,15 +53,15 @@ MACHINE_FAULTS = (
     ),
     Fault(
         "network-cut", "a node's cable is pulled, and plugged in again",
-        _on_a_node(MiniCluster.cut, MiniCluster.heal), (1, 25), 12, needs_mini=True,
+        _on_a_node(MiniCluster.cut, MiniCluster.heal), (1, 40), 12, needs_mini=True,
     ),
     Fault(
         "slurmd-killed", "SLURM's daemon on a node is killed, and started again",
-        _on_a_node(MiniCluster.stop_slurmd, MiniCluster.start_slurmd), (1, 25), 4, needs_mini=True,
+        _on_a_node(MiniCluster.stop_slurmd, MiniCluster.start_slurmd), (1, 40), 4, needs_mini=True,
     ),
     Fault(
         "controller-restarted", "SLURM's controller is killed, and started again",
-        _stop_controller, (1, 15), 3, needs_mini=True,
+        _stop_controller, (1, 25), 3, needs_mini=True,
     ),
     Fault(
         "mlflow-down", "the MLflow server is killed, and started again", _stop_mlflow, (1, 15), 2, needs_mini=True,

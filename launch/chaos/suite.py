@@ -42,6 +42,8 @@ from .trial import PATIENCE, Trial
 CONFIG = Path(__file__).parents[2] / "configs" / "chaos.yaml"
 NODES, RANKS_PER_NODE, SPARE_NODES = 2, 2, 2
 SMALL_DISK, SMALL_DISK_MB = "small-disk", 64
+PATIENT = {"MessageTimeout": "20", "TCPTimeout": "5", "SlurmdTimeout": "20"}
+"""Of SLURM's configuration: its daemons share few cores with ranks that start, and are not to be missed for that."""
 MOST_RUNS = 50
 
 
@@ -126,7 +128,7 @@ def _ground(plan: Plan) -> Iterator[Ground]:
     disk.mkdir(exist_ok=True)
     with MiniCluster.up(
         plan.folder / "cluster", nodes=NODES + SPARE_NODES, gpus=0, accounting="none", stay=False,
-        disks={str(disk): SMALL_DISK_MB},
+        disks={str(disk): SMALL_DISK_MB}, conf=PATIENT,
     ) as cluster:  # fmt: skip
         yield MiniGround(cluster)
 
