@@ -20,7 +20,14 @@ from cait_dist.tracking.code_version import code_diff, describe_code
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
-from .checkpoint_files import Checkpoint, list_checkpoints, remove_unfinished, set_aside
+from .checkpoint_files import (
+    START_OVER,
+    Checkpoint,
+    list_checkpoints,
+    remove_unfinished,
+    set_aside,
+    unreadable_checkpoints,
+)
 from .plan import CannotStartError, Plan
 
 
@@ -105,6 +112,7 @@ def _lost(run: RunDirectory, begin: Checkpoint | None) -> dict[str, Any]:
 
 def _choose(checkpoints: list[Checkpoint], resume: str, run: RunDirectory) -> Checkpoint | None:
     if resume == "auto":
+        _refuse_damaged(checkpoints, run)
         return checkpoints[-1] if checkpoints else None
     if resume == "never":
         if checkpoints:
@@ -119,6 +127,13 @@ def _choose(checkpoints: list[Checkpoint], resume: str, run: RunDirectory) -> Ch
             [f"--resume {resume}: {run.path} has no complete checkpoint of that step (complete: {steps})"]
         )
     return found
+
+
+def _refuse_damaged(checkpoints: list[Checkpoint], run: RunDirectory) -> None:
+    """Days of work may be in what cannot be read: whether it is given up, its owner decides."""
+    damaged = ", ".join(path.name for path in unreadable_checkpoints(run.checkpoints))
+    if damaged and not checkpoints:
+        raise CannotStartError([f"{run.checkpoints} holds nothing but damaged checkpoints ({damaged}): {START_OVER}"])
 
 
 def _refuse_another_experiment(run: RunDirectory, config: RunConfig, plan: Plan) -> None:

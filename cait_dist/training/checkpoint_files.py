@@ -21,6 +21,7 @@ FORMAT = 1
 COMPLETE, STATE = "COMPLETE", "state.json"
 MAX_STATE_BYTES = 64 * 2**20
 """Of the description: a thousand ranks and a thousand parameters need a hundredth of it."""
+START_OVER = "restore one of them, or move them away to start from the beginning"
 _FILE = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 """A name that a file system can have; it is repeated in messages."""
 

@@ -19,7 +19,7 @@ from cait_dist.tracking.run_directory import RunDirectory
 
 from .activity import EVALUATION, RECORDING, SAVING, begin_step, enter, go_on
 from .checkpoint import agree_on_checkpoint, load_checkpoint
-from .checkpoint_files import Checkpoint, list_checkpoints
+from .checkpoint_files import START_OVER, Checkpoint, CheckpointError, list_checkpoints
 from .checkpoint_saver import CheckpointSaver, Saved
 from .distilling.lesson import open_guide
 from .ema import MovingAverage
@@ -33,6 +33,7 @@ from .optimizer import set_learning_rate
 from .parallel import parallelize
 from .plan import make_plan
 from .preempt import StopRequest
+from .probe import STATE_KEY, LossProbe
 from .process_group import World
 from .quarantine import Quarantine
 from .recorder import Recorder
@@ -145,8 +146,7 @@ class Trainer:
         self._refuse_if_superseded()
         self._note(self._saver.wait())
         checkpoint = self._rollbacks.go_back(trouble, self._say)
-        load_checkpoint(checkpoint, self._partition, self._ema)
-        self._restore(checkpoint)
+        self._load(checkpoint)
         if self._recorder is not None:
             self._recorder.went_back(self.step)
 
@@ -178,9 +178,11 @@ class Trainer:
         self._stepper = TrainingStep(
             self._engine, config, self._plan.num_classes, self._plan.batches.accumulation, world, self._ema, guide
         )
+        self._probe = LossProbe(
+            self._engine, self._view, self._plan.image_size, self._plan.num_classes, config.training.precision
+        )
         if checkpoint is not None:
-            load_checkpoint(checkpoint, self._partition, self._ema)
-            self._restore(checkpoint)
+            self._load(checkpoint)
         return [*notes, guide.note] if guide is not None else notes
 
     def _choose(self, resume_step: int | None) -> tuple[Checkpoint | None, list[str]]:
@@ -189,10 +191,16 @@ class Trainer:
         notes: list[str] = []
         candidates = [c for c in list_checkpoints(self._run.checkpoints) if c.step <= resume_step]
         checkpoint = agree_on_checkpoint(candidates, self._world, notes.append)
-        found = f"resumed from {checkpoint.path}" if checkpoint else "no intact checkpoint is left: from the beginning"
-        return checkpoint, [*notes, found]
+        if checkpoint is None:
+            raise CheckpointError(
+                "; ".join([f"no checkpoint in {self._run.checkpoints} is intact", *notes, START_OVER])
+            )
+        return checkpoint, [*notes, f"resumed from {checkpoint.path}"]
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _load(self, checkpoint: Checkpoint) -> None:
+        load_checkpoint(checkpoint, self._partition, self._ema)
+        self._probe.check(checkpoint)
+        self._partition.forget_gathered()
         self.step = checkpoint.step
         self._evaluated_step = checkpoint.state["evaluated_step"]
         self._trained_seconds = checkpoint.state["trained_seconds"]
@@ -218,7 +226,9 @@ class Trainer:
             "data_shift": self._rollbacks.shift(self.step),
             "left_out_in_a_row": self._skipped.in_a_row,
             "losses": self._losses.state(),
+            STATE_KEY: self._probe.loss(),
         }
+        self._partition.forget_gathered()
         self._note(self._saver.begin(progress))
         if last or not self._config.training.checkpoint.asynchronous:
             self._note(self._saver.wait(last=last))
