@@ -128,8 +128,10 @@ def set_aside(checkpoint: Checkpoint) -> None:
 
 def remove_unfinished(directory: Path) -> None:
     """Delete what a crash left half-written or half-deleted."""
+    newest = max((checkpoint.path.name for checkpoint in list_checkpoints(directory)), default="")
     for path in directory.glob("step-*"):
-        if path.suffix == ".partial" or not (path / COMPLETE).exists():
+        # Only old ones are ever deleted: a new one without its mark has been damaged, which its owner has to know.
+        if path.suffix == ".partial" or (path.name < newest and not (path / COMPLETE).exists()):
             shutil.rmtree(path)
 
 
