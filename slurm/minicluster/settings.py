@@ -70,9 +70,9 @@ class Settings:
         ):
             if not least <= (value := getattr(self, name)) <= most:
                 raise MiniClusterError(f"{name}: {value} is not between {least} and {most}")
-        for folder in (*self.private, *self.disks):
+        for name, folder in [*(("private", each) for each in self.private), *(("disks", each) for each in self.disks)]:
             if not Path(folder).is_absolute() or not Path(folder).is_dir():
-                raise MiniClusterError(f"private or disks: {folder} is not the full path of a folder on this machine")
+                raise MiniClusterError(f"{name}: {folder} is not the full path of a folder on this machine")
 
     @property
     def node_names(self) -> tuple[str, ...]:
