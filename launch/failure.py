@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.tracking.metrics import attempt_metrics
-from cait_dist.tracking.run_directory import RunDirectory, timestamp, write_json
+from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError, timestamp, write_json
 from cait_dist.training.hang import first_hang
 from cait_dist.training.preempt import EXIT_SAVED
 
@@ -111,6 +111,18 @@ def note_failure(run: RunDirectory, number: int, failure: Failure) -> None:
             "explained": failure.explained,
         },
     )
+
+
+def tell_mlflow(run: RunDirectory) -> None:
+    """A run whose rank 0 died would be shown as running for ever."""
+    if not run.mirror.exists():
+        return
+    from cait_dist.tracking.sync import sync_to_mlflow  # noqa: PLC0415 - few runs end like this
+
+    try:
+        sync_to_mlflow(run.path)
+    except RunDirectoryError as error:
+        print(f"MLflow does not know that the run has failed: {error}", flush=True)
 
 
 def log_of(directory: Path, rank: int) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cait_dist.training.preempt import EXIT_SAVED
 from cait_dist.training.process_group import LISTENING_SOCKET
 
-from .failure import Failure, first_failure, note_failure
+from .failure import Failure, first_failure, note_failure, tell_mlflow
 from .lifeline import Lifeline, end_if_silent
 from .ranks import on_stop_signals, start_rank
 
@@ -45,6 +45,8 @@ def run_locally(attempt: "Attempt", processes: int) -> int:
             failure = _watch(ranks, lifelines, attempt.directory)
     if failure is not None:
         _note(attempt, failure)
+        os.close(attempt.lock)
+        tell_mlflow(attempt.run)
         print(failure.message, file=sys.stderr)
         return failure.status
     return max(rank.returncode for rank in ranks)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError
+from cait_dist.tracking.run_directory import RunDirectory
 from cait_dist.training.slow_nodes import slow_nodes_of
 from launch.exclude import exclude, survive_requeue
-from launch.failure import Failure, first_failure, note_failure, noted_exits
+from launch.failure import Failure, first_failure, note_failure, noted_exits, tell_mlflow
 from launch.job.allocation import Allocation
 from launch.job.verdict import Action, Ended, Verdict, decide
 from launch.job_record import CANCELLED, JobRecord, launch_dir
@@ -39,21 +39,9 @@ def main(step_status: int) -> int:
     if verdict.action is Action.REQUEUE:
         return _come_back(allocation, slow_nodes_of(run.attempt(number)))
     if failure is not None:
-        _tell_mlflow(run)
+        tell_mlflow(run)
     close_parent_if_done(run.path)
     return failure.status if failure is not None else 0
-
-
-def _tell_mlflow(run: RunDirectory) -> None:
-    """A run whose rank 0 died would be shown as running for ever."""
-    if not run.mirror.exists():
-        return
-    from cait_dist.tracking.sync import sync_to_mlflow  # noqa: PLC0415 - few runs end like this
-
-    try:
-        sync_to_mlflow(run.path)
-    except RunDirectoryError as error:
-        print(f"MLflow does not know that the run has failed: {error}", flush=True)
 
 
 def _note_outcome(run: RunDirectory, number: int, step_status: int) -> Failure | None:

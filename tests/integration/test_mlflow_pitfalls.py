@@ -686,9 +686,16 @@ def test_training_killed_twice_is_one_run_with_one_value_per_step(tiny_config: P
         training.wait_for_checkpoint(step - 4)
         training.wait_for_step(step)
         wait_for(training.run.mirror.exists, "the run in MLflow")
-        training.rank(0).kill()
+        rank = training.rank(0)
+        if number == 2:
+            # All at once, as when the machine is lost: nobody is left to say so.
+            rank.suspend()
+            training.process.kill()
+        rank.kill()
         training.finish()
         assert len(training.run.attempts()) == number
+        if number == 1:
+            assert runs.shown(training.run, server.uri).info.status == "FAILED", "the command tells it"
     run = training.run
     shown = subprocess.run([str(CAIT), "status", str(run.path)], capture_output=True, text=True, check=True)
     assert "lost" in shown.stdout
