@@ -33,6 +33,7 @@ MOST_STEPS = 40
 START_SECONDS = 6.0
 SHARE_WHILE_STARTING = 0.3
 VICTIMS = ("command", "rank", "loader", "all")
+OF_A_KILLED_RANK = (".error.json", ".stacks.txt", ".silent.json")
 SHARED_MEMORY = Path("/dev/shm")
 
 CONFIG = """
@@ -147,6 +148,19 @@ def names_of(run: RunDirectory) -> set[str]:
     return {re.sub(r"attempt-\d+", "attempt", name) for name in found}
 
 
+def same_as_undisturbed(runs: Path) -> RunDirectory:
+    """The killed run, which is finished, has every loss and bit of the undisturbed one, and no file more."""
+    killed, undisturbed = RunDirectory(runs / "killed"), RunDirectory(runs / "undisturbed")
+    said = (runs.parent / "killed.log").read_text()[-2000:]
+    assert killed.read_record()["attempts"][-1]["outcome"] == "finished", said
+    assert losses(killed) == losses(undisturbed)
+    assert final_state(killed) == final_state(undisturbed)
+    # What ranks say of their end, and where they keep what they were doing, belongs to the attempts that were killed.
+    extra = {name for name in names_of(killed) - names_of(undisturbed) if not name.endswith(OF_A_KILLED_RANK)}
+    assert not extra, f"left over: {sorted(extra)}"
+    return killed
+
+
 def kill_and_compare(data: Path, folder: Path, kills: int, seed: int) -> dict[str, object]:
     """Train undisturbed, train with kills, compare; returns facts, or raises AssertionError.
 
@@ -159,7 +173,7 @@ def kill_and_compare(data: Path, folder: Path, kills: int, seed: int) -> dict[st
     folder.mkdir(parents=True, exist_ok=True)
     config, runs, scratch = folder / "kills.yaml", folder / "runs", folder / "scratch"
     scratch.mkdir()
-    epochs = max(1.0, kills * STEPS_PER_KILL / STEPS_PER_EPOCH)
+    epochs = max(2.0, kills * STEPS_PER_KILL / STEPS_PER_EPOCH)
     config.write_text(CONFIG.format(data=data, epochs=round(epochs, 2)))
     shared_before = {path.name for path in SHARED_MEMORY.iterdir()}
     killer = Killer(config, runs, Random(seed), scratch)
@@ -174,12 +188,7 @@ def kill_and_compare(data: Path, folder: Path, kills: int, seed: int) -> dict[st
         if killer.start("killed").wait(3600) == 0:
             break
         time.sleep(5)
-    killed, undisturbed = RunDirectory(runs / "killed"), RunDirectory(runs / "undisturbed")
-    assert killed.read_record()["attempts"][-1]["outcome"] == "finished", (folder / "killed.log").read_text()[-2000:]
-    assert losses(killed) == losses(undisturbed)
-    assert final_state(killed) == final_state(undisturbed)
-    extra = {name for name in names_of(killed) - names_of(undisturbed) if "error.json" not in name}
-    assert not extra, f"left over: {sorted(extra)}"
+    killed = same_as_undisturbed(runs)
     left = set(scratch.iterdir()) - kept
     assert not [path for path in left if path.is_dir() or path.stat().st_size], f"left over: {left}"
     shared = {path.name for path in SHARED_MEMORY.iterdir()} - shared_before
