@@ -74,7 +74,10 @@ def first_failure(states: dict[int, int], directory: Path) -> Failure:
     if killed or not reports:
         rank = killed[0] if killed else next(rank for rank, state in states.items() if state != EXIT_SAVED)
         death = _death(states[rank])
-        return Failure(rank, f"rank {rank} {death}; its output: {log_of(directory, rank)}", 1, f"rank {rank} {death}")
+        # A rank may know what the user can mend, and not be able to write it down: the disk may be what is full.
+        status = 2 if states[rank] == 2 else 1
+        message = f"rank {rank} {death}; its output: {log_of(directory, rank)}"
+        return Failure(rank, message, status, f"rank {rank} {death}")
     first = reports[0]
     rank, signature = first["rank"], _signature(first)
     if first["explained"]:

@@ -57,7 +57,10 @@ def _note(attempt: "Attempt", failure: Failure) -> None:
     entry = attempt.run.read_record()["attempts"][-1]
     ours = entry["number"] == attempt.number and attempt.run.is_latest(attempt.number)
     if ours and entry.get("outcome") not in ("finished", "stopped"):
-        note_failure(attempt.run, attempt.number, failure)
+        try:
+            note_failure(attempt.run, attempt.number, failure)
+        except OSError as error:
+            print(f"{attempt.run.record} does not tell of this end ({error.strerror})", file=sys.stderr)
 
 
 def _start_rank(

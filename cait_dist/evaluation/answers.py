@@ -81,6 +81,8 @@ def _replace(path: Path, columns: dict[str, Any]) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             np.savez_compressed(file, **columns)
+            file.flush()
+            os.fsync(file.fileno())
         Path(aside).chmod(0o644)
         Path(aside).replace(path)
     except BaseException:

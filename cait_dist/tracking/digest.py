@@ -181,15 +181,20 @@ class Digest:
             "keys": list(tables),
         }
         aside = attempt_dir / f"{DIGEST_FILE}.{os.getpid()}.new"
-        with aside.open("wb") as file:
-            np.savez(
-                file,
-                head=np.frombuffer(json.dumps(head).encode(), dtype=np.uint8),
-                sizes=np.array([len(table) for table in tables.values()], dtype=np.int64),
-                stretches=np.concatenate([*tables.values(), np.empty((0, len(FIELDS)))]),
-                last=np.array([self.last[key] for key in tables], dtype=np.float64).reshape(-1, 3),
-            )
-        aside.replace(attempt_dir / DIGEST_FILE)
+        try:
+            with aside.open("wb") as file:
+                np.savez(
+                    file,
+                    head=np.frombuffer(json.dumps(head).encode(), dtype=np.uint8),
+                    sizes=np.array([len(table) for table in tables.values()], dtype=np.int64),
+                    stretches=np.concatenate([*tables.values(), np.empty((0, len(FIELDS)))]),
+                    last=np.array([self.last[key] for key in tables], dtype=np.float64).reshape(-1, 3),
+                )
+            aside.replace(attempt_dir / DIGEST_FILE)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            raise
 
 
 def read_digest(attempt_dir: Path) -> Digest:

@@ -5,17 +5,19 @@ values: ``{"step": 1210, "time": 1763812345.6, "train/loss": 2.31}``. An attempt
 last checkpoint; the next attempt does those steps again. So on reading, an attempt's lines count only up to the step
 its successor resumed from, and each step has one value. An attempt that goes back by itself says so by another line
 like the first, which takes back what came before it in the same way.
+
+Lines that a full disk does not take are kept and written later, see `kept_lines`.
 """
 
 import contextlib
-import json
 import math
 import os
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from .kept_lines import KeptLines
 from .run_directory import RunDirectory, parse_row
 
 Row = dict[str, Any]
@@ -26,17 +28,22 @@ DIGEST_SECONDS = 300.0
 
 
 class MetricsWriter:
-    """Appends to one attempt's metrics.jsonl; every line reaches the operating system at once.
+    """Appends to one attempt's metrics.jsonl; every line reaches the operating system at once, or as soon as it can.
 
     Beside it a short form is kept, see `digest`.
+
+    Args:
+        attempt_dir: of the attempt
+        resumed_from: the step it goes on from
+        say: tells the user that lines cannot be written
     """
 
-    def __init__(self, attempt_dir: Path, resumed_from: int) -> None:
+    def __init__(self, attempt_dir: Path, resumed_from: int, say: Callable[[str], None] = print) -> None:
         from .digest import Digest  # noqa: PLC0415 - numpy, which readers of these lines do without
 
         self._dir, self._digest, self._saved = attempt_dir, Digest(), clock.monotonic()
-        self._file: TextIO = (attempt_dir / "metrics.jsonl").open("a", buffering=1)
-        self._write({"resumed_from": resumed_from})
+        self._lines = KeptLines(attempt_dir / "metrics.jsonl", say, self._digest.add, _is_of_training)
+        self._lines.append({"resumed_from": resumed_from})
 
     def append(self, step: int, time: float, values: Mapping[str, float]) -> None:
         """Add one line.
@@ -46,17 +53,18 @@ class MetricsWriter:
             time: seconds since the epoch
             values: finite or not; infinities and NaN are written as strings, so that every line is plain JSON
         """
-        self._write({"step": step, "time": round(time, 3), **{key: _plain(value) for key, value in values.items()}})
+        plain = {key: _plain(value) for key, value in values.items()}
+        self._lines.append({"step": step, "time": round(time, 3), **plain})
         if clock.monotonic() - self._saved > DIGEST_SECONDS:
             self._save_digest()
 
     def go_back(self, step: int) -> None:
         """Take back all lines beyond a step: they are done again, on other data."""
-        self._write({"resumed_from": step})
+        self._lines.append({"resumed_from": step})
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._lines.close()
         self._save_digest()
 
     def _save_digest(self) -> None:
@@ -64,11 +72,6 @@ class MetricsWriter:
         # A full disk: it says the same as the lines, which are what counts.
         with contextlib.suppress(OSError):
             self._digest.save(self._dir)
-
-    def _write(self, row: Row) -> None:
-        line = json.dumps(row, allow_nan=False) + "\n"
-        self._file.write(line)
-        self._digest.add(row, len(line))
 
 
 def read_metrics(run: RunDirectory) -> list[Row]:
@@ -121,6 +124,11 @@ def _complete_lines(path: Path) -> list[Row]:
         return []
     complete, _, _ = text.rpartition("\n")
     return [parse_row(path, line) for line in complete.split("\n") if line]
+
+
+def _is_of_training(row: Mapping[str, Any]) -> bool:
+    """Whether its neighbours tell nearly the same: not so of evaluations, and of lines that take others back."""
+    return "train/loss" in row
 
 
 def _plain(value: float) -> float | str:

@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .storage import replace_file
+
 
 class RunDirectoryError(ValueError):
     """A run directory cannot be used; the message names it and the remedy."""
@@ -174,10 +176,5 @@ def parse_row(path: Path, line: str | bytes) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file so that a reader sees the old content or the new, never half of it."""
-    aside = path.with_name(path.name + ".new")
-    with aside.open("w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """Replace a JSON file, see `replace_file`."""
+    replace_file(path, json.dumps(content, indent=1).encode())

@@ -299,8 +299,7 @@ class Trainer:
             self._best[key] = max(accuracy.top1, self._best.get(key, 0.0))
             if self._recorder is not None:
                 self._recorder.evaluation(self.step, chosen.name, weights, accuracy)
-                if self._run.is_latest(self._attempt):
-                    answers.save(self._run.predictions(chosen.name, weights), self.step, chosen.digest)
+                self._recorder.answers(chosen.name, weights, answers, self.step, chosen.digest)
 
     def _view(self, images: torch.Tensor) -> torch.Tensor:
         go_on()

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cait_dist.errors import is_for_user
 from cait_dist.tracking.run_directory import RunDirectory, write_json
+from cait_dist.tracking.storage import MENDABLE, explain, is_about_storage
 
+from .checkpoint_files import list_checkpoints
+from .output import print_without_fail
 from .preempt import EXIT_SAVED, StopRequest
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ BeforeTraining = Callable[["World", RunDirectory], None]
 
 def main(run_dir: str, attempt: str, before_training: BeforeTraining | None = None) -> NoReturn:
     """Run one rank; never returns, because a broken process group can hang the interpreter's own shutdown."""
+    print_without_fail()
     run, number = RunDirectory(Path(run_dir)), int(attempt)
     stop = StopRequest().listen()
     _follow_parent()
@@ -91,12 +95,26 @@ def _gpu_names(world: "World") -> list[str]:
 
 def _report(run: RunDirectory, number: int, error: BaseException) -> int:
     rank = int(os.environ.get("RANK", "0"))
-    explained = is_for_user(error)
+    explained, message = is_for_user(error), str(error)
     text = "".join(traceback.format_exception(error))
-    facts = {"rank": rank, "time": time.time(), "explained": explained, "message": str(error), "traceback": text}
-    write_json(run.attempt(number) / f"rank-{rank}.error.json", facts)
+    if isinstance(error, OSError) and is_about_storage(error):
+        explained, message = error.errno in MENDABLE, explain(error, run.path, _last_checkpoint(run))
+        text += f"{message}\n"
+    facts = {"rank": rank, "time": time.time(), "explained": explained, "message": message, "traceback": text}
     print(text, file=sys.stderr)
+    try:
+        write_json(run.attempt(number) / f"rank-{rank}.error.json", facts)
+    except OSError:
+        # A full disk takes this report as little: all that is left is the terminal, which rank 0 has.
+        print(f"rank {rank}: {message}", flush=True)
     return EXIT_BAD_INPUT if explained else 1
+
+
+def _last_checkpoint(run: RunDirectory) -> int | None:
+    try:
+        return max((checkpoint.step for checkpoint in list_checkpoints(run.checkpoints)), default=None)
+    except OSError:
+        return None
 
 
 def _follow_parent() -> None:

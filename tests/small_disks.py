@@ -1,0 +1,65 @@
+"""File systems that are really full, and those that may only be read: mounted in memory, by root alone."""
+
+import errno
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+REFILL_SECONDS = 0.02
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of that size at a folder; skips the test where none can be mounted."""
+    place.mkdir(parents=True, exist_ok=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=False, capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def set_writable(place: Path, writable: bool) -> None:
+    """Have a mounted file system be written, or only be read."""
+    subprocess.run(["mount", "-o", f"remount,{'rw' if writable else 'ro'}", str(place)], check=True)
+
+
+class Ballast:
+    """Fills a file system to the last byte, and keeps it full until it is lifted."""
+
+    def __init__(self, disk: Path) -> None:
+        self._path, self._lifted = disk / "ballast", threading.Event()
+        self._fill()
+        self._thread = threading.Thread(target=self._keep_full)
+        self._thread.start()
+
+    def lift(self) -> None:
+        """Make room."""
+        self._lifted.set()
+        self._thread.join()
+        self._path.unlink()
+
+    def _keep_full(self) -> None:
+        # What others remove, such as half a checkpoint, would be room again.
+        while not self._lifted.wait(REFILL_SECONDS):
+            self._fill()
+
+    def _fill(self) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            for size in (1 << 20, 1 << 12, 1):
+                block = os.urandom(size)
+                try:
+                    while True:
+                        file.write(block)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
