@@ -3,6 +3,7 @@
 What is in one, and how it is written, is told in ``checkpoint``.
 """
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -17,8 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cait_dist.tracking.storage import flush
+
 FORMAT = 1
-COMPLETE, STATE = "COMPLETE", "state.json"
+COMPLETE, STATE, PARTIAL = "COMPLETE", "state.json", ".partial"
+SEEN_WITHIN_SECONDS, LOOK_EVERY_SECONDS = 30.0, 0.2
+"""A rename may take so long to be seen: half a minute is what NFS keeps an old look at a folder for."""
 MAX_STATE_BYTES = 64 * 2**20
 """Of the description: a thousand ranks and a thousand parameters need a hundredth of it."""
 START_OVER = "restore one of them, or move them away to start from the beginning"
@@ -67,8 +72,13 @@ class Checkpoint:
 
 def list_checkpoints(directory: Path) -> list[Checkpoint]:
     """The complete checkpoints of a run, oldest first; anything unfinished or unreadable is passed over."""
-    found = (open_checkpoint(path) for path in sorted(directory.glob("step-*")) if path.is_dir())
+    found = (open_checkpoint(path) for path in _folders(directory))
     return [checkpoint for checkpoint in found if checkpoint is not None]
+
+
+def _folders(directory: Path) -> list[Path]:
+    """Those that ought to be complete: what is under its first name may be half of one, or one that is there twice."""
+    return [path for path in sorted(directory.glob("step-*")) if path.suffix != PARTIAL and path.is_dir()]
 
 
 def open_checkpoint(path: Path) -> Checkpoint | None:
@@ -86,8 +96,7 @@ def open_checkpoint(path: Path) -> Checkpoint | None:
 
 def unreadable_checkpoints(directory: Path) -> list[Path]:
     """What claims to be complete and is not: its description or its mark was damaged; oldest first."""
-    claims = (path for path in sorted(directory.glob("step-*")) if path.suffix != ".partial" and path.is_dir())
-    return [path for path in claims if open_checkpoint(path) is None]
+    return [path for path in _folders(directory) if open_checkpoint(path) is None]
 
 
 def _read_plain(path: Path) -> bytes:
@@ -131,7 +140,9 @@ def remove_unfinished(directory: Path) -> None:
     newest = max((checkpoint.path.name for checkpoint in list_checkpoints(directory)), default="")
     for path in directory.glob("step-*"):
         # Only old ones are ever deleted: a new one without its mark has been damaged, which its owner has to know.
-        if path.suffix == ".partial" or (path.name < newest and not (path / COMPLETE).exists()):
+        if path.suffix == PARTIAL:
+            remove_partial(path)
+        elif path.name < newest and not (path / COMPLETE).exists():
             shutil.rmtree(path)
 
 
@@ -151,15 +162,63 @@ def complete_checkpoint(partial: Path, final: Path, state: dict[str, Any]) -> No
         partial: the folder
         final: its name when it is complete
         state: the description, without the format
+
+    Raises:
+        OSError: if it is not complete under its final name, for whatever reason
     """
     described = json.dumps({"format": FORMAT, **state}, indent=1).encode()
     for name, content in ((STATE, described), (COMPLETE, hashlib.sha256(described).hexdigest().encode())):
         (partial / name).write_bytes(content)
         flush(partial / name)
     flush(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    flush(final.parent)
+    if not _are_one(partial, final):
+        shutil.rmtree(final, ignore_errors=True)
+    _rename_for_good(partial, final, hashlib.sha256(described).hexdigest())
+
+
+def _rename_for_good(partial: Path, final: Path, digest: str) -> None:
+    """Rename, and see it: a network file system may forget it, show it late, or deny what it has done.
+
+    Raises:
+        OSError: if the checkpoint is not there, complete and flushed, under its final name
+    """
+    deadline = time.monotonic() + SEEN_WITHIN_SECONDS
+    while True:
+        if not final.exists():
+            # Done, and its answer lost: the question is asked again, and the old name is not there any more.
+            with contextlib.suppress(FileNotFoundError):
+                partial.rename(final)
+        flush(final.parent)
+        if _is_there(final, digest):
+            return
+        if time.monotonic() > deadline:
+            raise OSError(
+                errno.EIO, f"not complete under its name {SEEN_WITHIN_SECONDS:g} s after it was renamed", str(final)
+            )
+        time.sleep(LOOK_EVERY_SECONDS)
+
+
+def _is_there(final: Path, digest: str) -> bool:
+    found = open_checkpoint(final)
+    if found is None or found.digest != digest:
+        return False
+    try:
+        return all((final / name).stat().st_size == entry["bytes"] for name, entry in found.state["files"].items())
+    except OSError:
+        return False
+
+
+def remove_partial(partial: Path) -> None:
+    """Delete what was written of a checkpoint, but not a complete one that is still shown under its old name, too."""
+    if not _are_one(partial, partial.with_name(partial.name.removesuffix(PARTIAL))):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _are_one(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def prune(directory: Path, keep: int, is_milestone: Callable[[int], bool] = lambda step: False) -> None:
@@ -175,12 +234,3 @@ def prune(directory: Path, keep: int, is_milestone: Callable[[int], bool] = lamb
             # Without its mark a half-deleted directory is not complete, whenever the deletion is cut short.
             (checkpoint.path / COMPLETE).unlink()
             shutil.rmtree(checkpoint.path)
-
-
-def flush(path: Path) -> None:
-    """Have a file or folder on the disk when this returns."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,6 @@ A save that fails (a full disk, a quota) loses nothing: what was written is remo
 the next. Where no next would come, or after three in a row, it is an error.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +28,9 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from .checkpoint_files import CheckpointError, complete_checkpoint, file_sha256, flush, prune
+from cait_dist.tracking.storage import flush
+
+from .checkpoint_files import PARTIAL, CheckpointError, complete_checkpoint, file_sha256, prune, remove_partial
 from .ema import MovingAverage
 from .host_copy import Arrays, HostCopy
 from .process_group import World
@@ -161,7 +162,7 @@ class CheckpointSaver:
 
     @property
     def _partial(self) -> Path:
-        return self._final.with_name(self._final.name + ".partial")
+        return self._final.with_name(self._final.name + PARTIAL)
 
     def _exchange(self) -> None:
         """Bring together what the ranks wrote, or why they could not."""
@@ -213,7 +214,7 @@ class CheckpointSaver:
         return saved
 
     def _failed(self, step: int, error: OSError, last: bool) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
+        remove_partial(self._partial)
         self._failures += 1
         what = f"the checkpoint of step {step} could not be written ({error})"
         if last or self._failures >= MOST_FAILURES:

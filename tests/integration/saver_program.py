@@ -4,6 +4,7 @@ Argument: {"config": path, "folder": path, "small": path of a file system that c
 """
 
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from zero_program import Case
 
+from cait_dist.training import checkpoint_files
 from cait_dist.training.checkpoint_files import CheckpointError, list_checkpoints
 from cait_dist.training.checkpoint_saver import CheckpointSaver
 from cait_dist.training.process_group import World, join
@@ -126,6 +128,22 @@ def milestones(saving: Saving) -> list[int]:
     return [checkpoint.step for checkpoint in list_checkpoints(place)]
 
 
+def forgotten_rename(saving: Saving) -> dict[str, Any]:
+    """A stand-in for a server that forgets the third rename, however often it is asked."""
+    place, rename, told = saving.folder / "forgotten", os.rename, list[str]()
+    saver, there = saving.saver(place, keep=1, say=told.append), dict[int, list[int]]()
+    checkpoint_files.SEEN_WITHIN_SECONDS = 0.3
+    for step in (1, 2, 3, 4):
+        if step == 3:
+            os.rename = lambda *names: None
+        saver.begin({"step": step})
+        saver.wait()
+        os.rename = rename
+        there[step] = [checkpoint.step for checkpoint in list_checkpoints(place)]
+    left = sorted(path.name for path in place.iterdir()) if saving.world.is_main else []
+    return {"told": told, "there": list(there.values()), "left": left}
+
+
 def superseded(saving: Saving) -> dict[str, Any]:
     """A process that may not write any more completes nothing."""
 
@@ -158,6 +176,7 @@ def main() -> None:
     world = join(120)
     saving = Saving(arguments, world)
     found = {"stalls": stalls(saving), "full_disk": full_disk(saving), "milestones": milestones(saving)}
+    found |= {"forgotten_rename": forgotten_rename(saving)}
     found |= {"too_many_failures": too_many_failures(saving), "superseded": superseded(saving)}
     if world.is_main:
         out.write_text(json.dumps(found))

@@ -74,6 +74,15 @@ def test_a_disk_that_stays_full_ends_the_run(found: dict[str, Any]) -> None:
     assert "checkpoint of step 3" in found["too_many_failures"][0]
 
 
+def test_a_rename_that_is_forgotten_costs_that_checkpoint_and_no_older_one(found: dict[str, Any]) -> None:
+    forgotten = found["forgotten_rename"]
+    assert forgotten["there"] == [[1], [2], [2], [4]]
+    assert len(forgotten["told"]) == 1
+    assert "checkpoint of step 3 could not be written" in forgotten["told"][0]
+    assert "not complete under its name" in forgotten["told"][0]
+    assert forgotten["left"] == ["step-00000004"]
+
+
 def test_milestones_stay_and_of_the_others_the_newest(found: dict[str, Any]) -> None:
     assert found["milestones"] == [3, 6, 7]
 
