@@ -42,6 +42,12 @@ install_ffcv() {
     pip install -e '.[ffcv]' || echo "setup: FFCV is left out: it could not be compiled" >&2
 }
 
+# A CUDA build of torch brings the Triton that fits it. Elsewhere the tests of the GPU kernels interpret and compile them.
+install_triton() {
+    .venv/bin/python -c 'import triton' 2>/dev/null && return
+    pip install --no-deps triton==3.9.0 || echo "setup: the tests of the GPU kernels are skipped: no Triton for this machine" >&2
+}
+
 have() {
     local program
     for program in "$@"; do PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || return 1; done
@@ -118,6 +124,7 @@ if [ "$kind" = dev ]; then
     pip install -e '.[dev]'
     # Their declared dependencies would replace torch; the tests need only their Python code.
     pip install --no-deps -r tests/reference-requirements.txt
+    install_triton
     install_ffcv
     install_slurm
     install_postgres

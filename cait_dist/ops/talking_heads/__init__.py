@@ -15,14 +15,16 @@ The mixing is why no ready-made fused attention kernel fits: each output head ne
 This module is the one door to that operation. Behind it stand several backends that compute the same function:
 
 * :mod:`.eager`, the definition and the oracle: plain autograd, which keeps several (B, H, N, N) tensors for backward;
-* :mod:`.chunked`: block by block in a bounded workspace, keeping q, k and v alone.
+* :mod:`.chunked`: block by block in a bounded workspace, keeping q, k and v alone;
+* :mod:`.fused`: the same on a GPU, with one Triton kernel per pass for all that lies between the matrix products.
 
+The latter two are one operator of torch (:mod:`.operator`), so that a compiler takes them as a single step.
 :mod:`.choice` is the one place that decides which of them runs.
 """
 
 from torch import Tensor
 
-from . import chunked, eager
+from . import eager, operator
 from .choice import available_backends, choose_backend, override_backend
 
 __all__ = ["available_backends", "choose_backend", "override_backend", "talking_heads_attention"]
@@ -52,7 +54,7 @@ def talking_heads_attention(
         v: Values (B, H, N, d).
         proj_l_weight: Mixes the logits, (H, H): output head by input head.
         proj_l_bias: (H,). It shifts whole rows of logits, so the softmax cancels it: it has no effect and no gradient
-            but rounding noise (``chunked``: exactly zero). It exists because published weights have it.
+            but rounding noise (in ``eager``; elsewhere exactly zero). It exists because published weights have it.
         proj_w_weight: Mixes the probabilities, (H, H).
         proj_w_bias: (H,), added to every entry of a head's attention map.
         scale: Factor on q kᵀ, usually d ** -0.5.
@@ -62,11 +64,12 @@ def talking_heads_attention(
         backend: One of :func:`available_backends`; None leaves the choice to :func:`choose_backend`.
 
     Returns:
-        (B, H, N, d), in the dtype of the products. ``chunked`` lays it out as (B, N, H, d), so that joining the heads
-        of a token copies nothing.
+        (B, H, N, d), in the dtype of the products. All but ``eager`` lay it out as (B, N, H, d), so that joining the
+        heads of a token copies nothing.
 
     Raises:
-        ValueError: If the inputs do not fit each other, or the backend asked for does not exist or has no dropout.
+        ValueError: If the inputs do not fit each other, or the backend asked for does not exist, cannot run here or
+            has no dropout.
     """
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
     _check_inputs(q, k, v, *mixing)
@@ -74,9 +77,9 @@ def talking_heads_attention(
     chosen = choose_backend(
         q.device, q.dtype, heads=q.shape[1], tokens=q.shape[2], dropout=dropout_p > 0.0, backend=backend
     )
-    if chosen == "chunked":
-        return chunked.attend(q, k, v, *mixing, scale=scale)
-    return eager.attend(q, k, v, *mixing, scale=scale, dropout_p=dropout_p)
+    if chosen == "eager":
+        return eager.attend(q, k, v, *mixing, scale=scale, dropout_p=dropout_p)
+    return operator.attend(q, k, v, *mixing, scale=scale, backend=chosen)
 
 
 def _check_inputs(q: Tensor, k: Tensor, v: Tensor, *mixing: Tensor) -> None:

@@ -39,15 +39,15 @@ def cut_into_blocks(q: Tensor, workspace_bytes: int) -> Blocks:
     batch, heads, tokens, _ = q.shape
     affordable_rows = max(1, workspace_bytes // (BUFFERS * heads * tokens * q.element_size()))
     if affordable_rows >= tokens:
-        samples, rows = _ranges(batch, affordable_rows // tokens), _ranges(tokens, tokens)
+        samples, rows = ranges(batch, affordable_rows // tokens), ranges(tokens, tokens)
     else:
-        samples, rows = _ranges(batch, 1), _ranges(tokens, affordable_rows)
+        samples, rows = ranges(batch, 1), ranges(tokens, affordable_rows)
     largest = heads * samples[0].stop * rows[0].stop * tokens
     return Blocks(samples, rows, heads, tokens, [q.new_empty(largest) for _ in range(BUFFERS)])
 
 
-def _ranges(length: int, longest: int) -> list[slice]:
-    """As few ranges as possible, of nearly equal lengths, the first among the longest."""
+def ranges(length: int, longest: int) -> list[slice]:
+    """Cuts ``length`` into as few ranges as possible, of nearly equal lengths, the first among the longest."""
     count = -(-length // longest)
     step = -(-length // count)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]

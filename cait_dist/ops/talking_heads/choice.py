@@ -2,10 +2,10 @@
 
 In order: what the caller asks for by argument, what :func:`override_backend` asks for, the rule.
 
-The rule: ``chunked`` from 196 tokens on, which are all published resolutions (224, 384 and 448 px), ``eager`` below, on
-devices other than CPU and CUDA, and where dropout is active. It looks at the kind of attention only, never at the
-batch: stochastic depth changes the number of samples from block to block, and a block that is computed again must run
-as it did the first time.
+The rule: from 196 tokens on, which are all published resolutions (224, 384 and 448 px), ``fused`` where its kernels run
+and ``chunked`` elsewhere; ``eager`` below, on devices other than CPU and CUDA, and where dropout is active. It looks at
+the kind of attention only, never at the batch: stochastic depth changes the number of samples from block to block, and
+a block that is computed again must run as it did the first time.
 
 Speed of chunked over that of eager, forward and backward, at 8 samples with heads 48 wide:
 
@@ -19,7 +19,7 @@ Speed of chunked over that of eager, forward and backward, at 8 samples with hea
 had other work too, torch 2.13.0. Eager falls behind where a float32 map of the whole batch outgrows 32 MB: from that
 size on the C library fetches fresh memory from the system each time.) So from 196 tokens on chunked makes an attention,
 itself a part of a step, at worst a sixth slower, and keeps q, k and v instead of several maps. On CUDA nothing was
-measured: there the rule is for the sake of memory.
+measured: there the rule is for the sake of memory, and ``fused`` comes first because it moves the fewest bytes.
 """
 
 from collections.abc import Iterator
@@ -27,15 +27,23 @@ from contextlib import contextmanager
 
 import torch
 
-CHUNKED_FROM_TOKENS = 196
+from .tuning import runs_on
 
-_BACKENDS = ("eager", "chunked")
+BLOCKS_FROM_TOKENS = 196
+
+_BACKENDS = ("eager", "chunked", "fused")
+_FUSED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+_NEEDS = "it needs an Nvidia GPU of compute capability 8.0 or newer (A100, H100 ...) and the package triton"
 _overrides: list[str] = []
 
 
-def available_backends() -> tuple[str, ...]:
-    """Names of the backends, the oracle first."""
-    return _BACKENDS
+def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
+    """Names of the backends that run on a device, the oracle first.
+
+    Args:
+        device: ``fused`` needs an Nvidia GPU of compute capability 8.0 or newer, and Triton.
+    """
+    return _BACKENDS if runs_on(torch.device(device)) else _BACKENDS[:-1]
 
 
 def choose_backend(
@@ -61,16 +69,21 @@ def choose_backend(
         One of :func:`available_backends`.
 
     Raises:
-        ValueError: If the backend asked for does not exist, or has no dropout and should.
+        ValueError: If the backend asked for does not exist, cannot run on the device, or has no dropout and should.
     """
+    device = torch.device(device)
     wish = backend or (_overrides[-1] if _overrides else None)
     if wish is not None:
         _check_name(wish)
+        if wish == "fused" and not runs_on(device):
+            raise ValueError(f"the backend fused cannot run on {device}: {_NEEDS}; ask for chunked, or leave it out")
         if dropout and wish != "eager":
             raise ValueError(f"the backend {wish} has no dropout on attention maps: ask for eager, or for none")
         return wish
-    suits = torch.device(device).type in {"cpu", "cuda"} and tokens >= CHUNKED_FROM_TOKENS
-    return "chunked" if suits and not dropout else "eager"
+    if dropout or device.type not in {"cpu", "cuda"} or tokens < BLOCKS_FROM_TOKENS:
+        return "eager"
+    # In Triton's interpreter, the other place where its kernels run, only who asks for them wants them.
+    return "fused" if device.type == "cuda" and dtype in _FUSED_DTYPES and runs_on(device) else "chunked"
 
 
 @contextmanager
@@ -81,7 +94,7 @@ def override_backend(name: str) -> Iterator[None]:
     because on a GPU that happens in a thread of autograd.
 
     Args:
-        name: One of :func:`available_backends`.
+        name: One of :func:`available_backends` of the device that the attentions run on.
 
     Raises:
         ValueError: If there is no such backend.

@@ -25,11 +25,9 @@ the same for the whole map, and does not average out.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .blocks import cut_into_blocks
 
@@ -37,87 +35,29 @@ WORKSPACE_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 """Size of all block buffers together. A CPU wants them in its cache, a GPU wants kernels that outlast their launch."""
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    proj_l_weight: Tensor,
-    proj_l_bias: Tensor,
-    proj_w_weight: Tensor,
-    proj_w_bias: Tensor,
-    *,
-    scale: float,
-    workspace_bytes: int | None = None,
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None
 ) -> Tensor:
-    """Computes :func:`cait_dist.ops.talking_heads_attention` without dropout.
+    """Attends, outside autograd.
 
     Args:
         q: (B, H, N, d), in any layout; as are ``k`` and ``v``.
         k: (B, H, N, d).
         v: (B, H, N, d).
-        proj_l_weight: (H, H).
-        proj_l_bias: (H,), without effect; its gradient is exactly zero.
-        proj_w_weight: (H, H).
-        proj_w_bias: (H,).
+        w_l: (H, H), in the dtype of q; as is ``w_w``.
+        w_w: (H, H).
+        b_w: (H,), float32 at least.
         scale: Factor on q kᵀ.
-        workspace_bytes: Bound on the block buffers, by default that of :data:`WORKSPACE_BYTES`. One query row of one
-            sample is the least that is worked on, even if it needs more.
+        workspace_bytes: Bound on the block buffers; None takes :data:`WORKSPACE_BYTES`. One query row of one sample is
+            the least that is worked on, even if it needs more.
 
     Returns:
-        (B, H, N, d), laid out as (B, N, H, d).
+        (B, N, H, d).
     """
-    device = q.device.type
-    if torch.is_autocast_enabled(device) and q.dtype != torch.float64:
-        q, k, v = (t.to(torch.get_autocast_dtype(device)) for t in (q, k, v))
-    budget = WORKSPACE_BYTES.get(device, WORKSPACE_BYTES["cpu"]) if workspace_bytes is None else workspace_bytes
-    parameters = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
-    return _TalkingHeads.apply(q, k, v, *parameters, scale, budget).transpose(1, 2)
-
-
-class _TalkingHeads(torch.autograd.Function):
-    """From q, k, v (B, H, N, d) to (B, N, H, d)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        proj_l_weight: Tensor,
-        proj_l_bias: Tensor,
-        proj_w_weight: Tensor,
-        proj_w_bias: Tensor,
-        scale: float,
-        workspace_bytes: int,
-    ) -> Tensor:
-        wide = torch.promote_types(q.dtype, torch.float32)
-        # Copies, not the parameters: a partitioned parameter may be gone by the time of the backward pass.
-        w_l, w_w = (t.to(q.dtype, copy=True) for t in (proj_l_weight, proj_w_weight))
-        b_w = proj_w_bias.to(wide, copy=True)
-        ctx.save_for_backward(q, k, v, w_l, w_w, b_w)
-        ctx.scale, ctx.workspace_bytes = scale, workspace_bytes
-        ctx.dtypes = [t.dtype for t in (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)]
-        return _forward(q, k, v, w_l, w_w, b_w, scale, workspace_bytes)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, w_l, w_w, b_w = ctx.saved_tensors
-        with torch.autocast(q.device.type, enabled=False):  # the caller may still be, or only now be, inside one
-            dq, dk, dv, dw_l, dw_w, db_w = _backward(
-                grad_out.transpose(1, 2), q, k, v, w_l, w_w, b_w, ctx.scale, ctx.workspace_bytes
-            )
-        parameters = (dw_l, torch.zeros_like(db_w), dw_w, db_w)
-        return dq, dk, dv, *(g.to(dtype) for g, dtype in zip(parameters, ctx.dtypes, strict=True)), None, None
-
-
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int
-) -> Tensor:  # (B, N, H, d)
     batch, heads, tokens, dim = q.shape
     out = q.new_empty(batch, tokens, heads, dim)
     offset = v.sum(2, dtype=b_w.dtype) * b_w.view(heads, 1)  # (B, H, d), the term of rank one
-    blocks = cut_into_blocks(q, workspace_bytes)
+    blocks = cut_into_blocks(q, _budget(q, workspace_bytes))
     for samples in blocks.samples:
         qs, ks, vs = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples]))
         for rows in blocks.rows:
@@ -128,7 +68,7 @@ def _forward(
     return out
 
 
-def _backward(
+def backward(
     do: Tensor,
     q: Tensor,
     k: Tensor,
@@ -137,14 +77,30 @@ def _backward(
     w_w: Tensor,
     b_w: Tensor,
     scale: float,
-    workspace_bytes: int,
+    workspace_bytes: int | None,
 ) -> tuple[Tensor, ...]:
+    """Differentiates, outside autograd.
+
+    Args:
+        do: Gradient of the result, (B, H, N, d), in any layout.
+        q: As in :func:`forward`, like everything that follows.
+        k: See there.
+        v: See there.
+        w_l: See there.
+        w_w: See there.
+        b_w: See there.
+        scale: See there.
+        workspace_bytes: See there.
+
+    Returns:
+        Gradients by q, k, v (contiguous), w_l, w_w and b_w, the last three in the dtype of b_w.
+    """
     heads = q.shape[1]
     dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
     dw_l, dw_w = (torch.zeros_like(w_l, dtype=b_w.dtype) for _ in range(2))
     do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
     offset = do_sum * b_w.view(heads, 1)
-    blocks = cut_into_blocks(q, workspace_bytes)
+    blocks = cut_into_blocks(q, _budget(q, workspace_bytes))
     for samples in blocks.samples:
         qs, ks, vs, dos = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples], do[samples]))
         dks, dvs = (torch.zeros_like(qs, dtype=b_w.dtype) for _ in range(2))
@@ -156,6 +112,11 @@ def _backward(
         _store(dks, dk[samples])
         _store(dvs, dv[samples], offset[samples])
     return dq, dk, dv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
+
+
+def _budget(q: Tensor, workspace_bytes: int | None) -> int:
+    default = WORKSPACE_BYTES.get(q.device.type, WORKSPACE_BYTES["cpu"])
+    return default if workspace_bytes is None else workspace_bytes
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def ran(y: Tensor) -> str:
         node = nodes.pop()
         seen.add(node.name())
         nodes += [parent for parent, _ in node.next_functions if parent is not None]
-    return "chunked" if "_TalkingHeadsBackward" in seen else "eager"
+    return "chunked" if any("talking_heads" in name for name in seen) else "eager"
 
 
 def test_the_oracle_comes_first():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from cait_dist.ops import talking_heads_attention
-from cait_dist.ops.talking_heads import chunked, eager
+from cait_dist.ops.talking_heads import eager, operator
 from cait_dist.ops.talking_heads.blocks import BUFFERS, cut_into_blocks
+
+chunked = partial(operator.attend, backend="chunked")
 
 NAMES = ("out", "qkv", "proj_l.weight", "proj_l.bias", "proj_w.weight", "proj_w.bias")
 # batch, heads, tokens, head width: every number of tokens and heads that a published variant has, and odd ones.
@@ -62,7 +65,7 @@ def case(request) -> tuple[list[Tensor], list[Tensor]]:
 def test_output_and_gradients_equal_eager_in_float64(case, dtype, tolerance, samples_at_once):
     inputs, expected = case
     workspace = workspace_for(inputs, dtype, samples_at_once)
-    ours = results(chunked.attend, inputs, dtype, workspace_bytes=workspace)
+    ours = results(chunked, inputs, dtype, workspace_bytes=workspace)
     for name, a, b in zip(NAMES, ours, expected, strict=True):
         assert a.dtype == dtype
         if name == "proj_l.bias":
@@ -75,14 +78,14 @@ def assert_as_precise(ours: list[Tensor], eagers: list[Tensor], expected: list[T
     """Errors are compared in norm; where it is the norm of a few numbers, chance has a say in it."""
     for name, a, e, b in zip(NAMES, ours, eagers, expected, strict=True):
         if name != "proj_l.bias":
-            assert error(a, b) <= (1.1 if a.numel() > 1000 else 1.5) * error(e, b), name
+            assert error(a, b) <= (slack if a.numel() > 1000 else 1.4 * slack) * error(e, b), name
 
 
 @pytest.mark.parametrize("samples_at_once", [None, 1 / 3])
 def test_bf16_is_as_near_to_float64_as_eager_bf16(case, samples_at_once):
     inputs, expected = case
     workspace = workspace_for(inputs, torch.bfloat16, samples_at_once)
-    ours = results(chunked.attend, inputs, torch.bfloat16, workspace_bytes=workspace)
+    ours = results(chunked, inputs, torch.bfloat16, workspace_bytes=workspace)
     assert {t.dtype for t in ours} == {torch.bfloat16}
     assert_as_precise(ours, results(eager.attend, inputs, torch.bfloat16), expected)
 
@@ -91,7 +94,7 @@ def test_bf16_is_as_near_to_float64_as_eager_bf16(case, samples_at_once):
 def test_numerical_gradients(workspace):
     qkv, *mixing, _ = tensors(2, 3, 4, 2)
     inputs = [t.contiguous().requires_grad_() for t in (*qkv.permute(2, 0, 3, 1, 4), *mixing)]
-    assert torch.autograd.gradcheck(lambda *args: chunked.attend(*args, scale=0.7, workspace_bytes=workspace), inputs)
+    assert torch.autograd.gradcheck(lambda *args: chunked(*args, scale=0.7, workspace_bytes=workspace), inputs)
 
 
 def test_any_layout_is_taken():
@@ -100,7 +103,7 @@ def test_any_layout_is_taken():
     layouts = [lambda t: t, Tensor.contiguous, lambda t: t.mT.contiguous().mT, lambda t: t[:1].expand(3, -1, -1, -1)]
     for change in layouts:
         outputs = []
-        for attend in (eager.attend, chunked.attend):
+        for attend in (eager.attend, chunked):
             leaves = [change(t).detach().requires_grad_() for t in (q, k, v)]
             y = attend(*leaves, *mixing, scale=0.4)
             outputs.append([y, *torch.autograd.grad(y, leaves, change(cotangent))])
@@ -111,7 +114,7 @@ def test_any_layout_is_taken():
 def test_the_heads_of_a_token_lie_together():
     """So that the model joins them without a copy."""
     qkv, *mixing, _ = tensors(2, 4, 10, 6)
-    y = chunked.attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    y = chunked(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
     joined = y.transpose(1, 2).reshape(2, 10, 24)
     assert joined.data_ptr() == y.data_ptr()
 
@@ -140,9 +143,9 @@ def test_autocast_means_narrow_tokens_and_wide_parameters(given, backward_inside
 
 def test_a_backward_pass_under_autocast_keeps_the_precision_of_the_forward_pass():
     inputs = tensors(2, 4, 20, 8)
-    expected = results(chunked.attend, inputs, torch.float32)
+    expected = results(chunked, inputs, torch.float32)
     leaves = [t.float().requires_grad_() for t in inputs[:-1]]
-    y = chunked.attend(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=8**-0.5)
+    y = chunked(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=8**-0.5)
     with torch.autocast("cpu", torch.bfloat16):
         gradients = torch.autograd.grad(y, leaves, inputs[-1].float())
     assert all(torch.equal(a, b) for a, b in zip([y, *gradients], expected, strict=True))
@@ -150,9 +153,9 @@ def test_a_backward_pass_under_autocast_keeps_the_precision_of_the_forward_pass(
 
 def test_recomputed_in_the_backward_pass_it_gives_the_same_bits():
     inputs = tensors(2, 4, 49, 8)
-    plain = results(chunked.attend, inputs, torch.float32)
+    plain = results(chunked, inputs, torch.float32)
     recomputed = results(
-        lambda *args, scale: checkpoint(lambda *a: chunked.attend(*a, scale=scale), *args, use_reentrant=False),
+        lambda *args, scale: checkpoint(lambda *a: chunked(*a, scale=scale), *args, use_reentrant=False),
         inputs,
         torch.float32,
     )
@@ -162,9 +165,9 @@ def test_recomputed_in_the_backward_pass_it_gives_the_same_bits():
 def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed():
     """ZeRO-3 empties parameters between forward and backward, and fills them again just in time or not at all."""
     qkv, *mixing, cotangent = tensors(2, 4, 10, 6)
-    expected = results(chunked.attend, [qkv, *mixing, cotangent], torch.float64)
+    expected = results(chunked, [qkv, *mixing, cotangent], torch.float64)
     parameters = [torch.nn.Parameter(t.clone()) for t in mixing]
-    y = chunked.attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *parameters, scale=6**-0.5)
+    y = chunked(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *parameters, scale=6**-0.5)
     for p in parameters:
         p.data.zero_()
     for a, b in zip(torch.autograd.grad(y, parameters, cotangent), expected[2:], strict=True):
@@ -174,9 +177,9 @@ def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed():
 def test_differentiating_twice_is_refused():
     qkv, *mixing, _ = tensors(1, 2, 3, 4)
     qkv.requires_grad_()
-    y = chunked.attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    y = chunked(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
     (gradient,) = torch.autograd.grad(y.square().sum(), qkv, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
         gradient.sum().backward()
 
 
@@ -201,7 +204,7 @@ def test_q_k_and_v_are_all_that_is_kept(dtype):
     qkv = 3 * batch * heads * tokens * width * dtype.itemsize
     one_map = batch * heads * tokens**2 * dtype.itemsize
     small = 2 * heads**2 * dtype.itemsize + 4 * heads
-    assert saved_bytes(chunked.attend, inputs, dtype) == qkv + small
+    assert saved_bytes(chunked, inputs, dtype) == qkv + small
     assert saved_bytes(eager.attend, inputs, dtype) > qkv + 3 * one_map
 
 

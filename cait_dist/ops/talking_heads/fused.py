@@ -1,0 +1,115 @@
+"""Talking-heads attention on a GPU: batched matrix products, and between them one Triton kernel on whole rows.
+
+Per chunk of samples, with T for one (H, N, N) map of a sample in the dtype of q, memory sees
+
+    forward     S = q kᵀ (write T) · S ← A (read T, write T) · out = A v (read T)                          4 T
+    backward    S again (T) · dA = dO vᵀ (T) · S ← A, dA ← dS (4 T) · dv, dq, dk (3 T)                     9 T
+
+while eager autograd moves several times as much, and keeps up to five maps of every layer until the backward pass. Here
+q, k and v are all that is kept. Recomputing the logits tile by tile, as FlashAttention does, would gain nothing in
+CaiT: all heads of a tile have to be at hand, and H · d numbers of a key are as many as the N logits of a row that it
+would save reading.
+
+As in :mod:`.chunked`, b_l has no effect and a gradient of exactly zero, and that of b_w needs no map. Products of
+float32 take TF32 where torch's own would.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .blocks import ranges
+from .tuning import Launch, launch_for
+
+WORKSPACE_BYTES = 512 * 2**20
+"""Bound on the maps of a chunk, one in the forward pass and two in the backward pass; one sample is the least."""
+LOG2_E = math.log2(math.e)
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None
+) -> Tensor:
+    """Attends; arguments and result as :func:`cait_dist.ops.talking_heads.chunked.forward`."""
+    batch, heads, tokens, dim = q.shape
+    out = q.new_empty(batch, tokens, heads, dim)
+    launch = launch_for("forward_rows", q, heads)
+    for samples, (maps,) in _chunks(q, 1, workspace_bytes):
+        qs, ks, vs = (t[samples].flatten(0, 1) for t in (q, k, v))  # (b·H, N, d)
+        torch.bmm(qs, ks.mT, out=maps)
+        _forward_rows(maps, w_l, w_w, b_w, scale, launch)
+        out.transpose(1, 2)[samples] = torch.bmm(maps, vs).unflatten(0, (-1, heads))
+    return out
+
+
+def backward(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w_l: Tensor,
+    w_w: Tensor,
+    b_w: Tensor,
+    scale: float,
+    workspace_bytes: int | None,
+) -> tuple[Tensor, ...]:
+    """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
+    heads = q.shape[1]
+    dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
+    dw_l, dw_w = (torch.zeros_like(w_l, dtype=b_w.dtype) for _ in range(2))
+    launch = launch_for("backward_rows", q, heads)
+    for samples, (maps, grads) in _chunks(q, 2, workspace_bytes):
+        qs, ks, vs, dos = (t[samples].flatten(0, 1) for t in (q, k, v, do))
+        torch.bmm(qs, ks.mT, out=maps)
+        torch.bmm(dos, vs.mT, out=grads)
+        parts = _backward_rows(maps, grads, w_l, w_w, b_w, scale, launch)
+        dw_l += parts[0]
+        dw_w += parts[1]
+        torch.bmm(maps.mT, dos, out=dv[samples].flatten(0, 1))
+        torch.bmm(grads, ks, out=dq[samples].flatten(0, 1))
+        torch.bmm(grads.mT, qs, out=dk[samples].flatten(0, 1))
+    do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
+    return dq, dk, dv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
+
+
+def _chunks(q: Tensor, buffers: int, workspace_bytes: int | None) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Samples with their share of the workspace: ``buffers`` maps (b·H, N, N)."""
+    batch, heads, tokens, _ = q.shape
+    budget = WORKSPACE_BYTES if workspace_bytes is None else workspace_bytes
+    chunks = ranges(batch, max(1, budget // (buffers * heads * tokens * tokens * q.element_size())))
+    memory = [q.new_empty(chunks[0].stop * heads, tokens, tokens) for _ in range(buffers)]
+    for samples in chunks:
+        yield samples, [maps[: (samples.stop - samples.start) * heads] for maps in memory]
+
+
+def _forward_rows(maps: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, launch: Launch) -> None:
+    from .row_kernels import forward_rows  # noqa: PLC0415
+
+    heads, tokens = len(w_l), maps.shape[-1]
+    with _on_device_of(maps):
+        forward_rows[(tokens, len(maps) // heads)](maps, w_l, w_w, b_w, tokens, scale * LOG2_E, **launch.options)
+
+
+def _backward_rows(
+    maps: Tensor, grads: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, launch: Launch
+) -> tuple[Tensor, Tensor]:
+    """Fills both maps anew; returns dW_l and dW_w (H, H)."""
+    from .row_kernels import backward_rows  # noqa: PLC0415
+
+    heads, tokens = len(w_l), maps.shape[-1]
+    rows = len(maps) // heads * tokens
+    programs = min(rows, launch.programs)
+    dw_l, dw_w = (maps.new_empty(programs, heads, heads, dtype=launch.accumulator) for _ in range(2))
+    with _on_device_of(maps):
+        backward_rows[(programs,)](
+            maps, grads, dw_l, dw_w, w_l, w_w, b_w, tokens, rows, scale * LOG2_E, scale, **launch.options
+        )
+    return dw_l.sum(0), dw_w.sum(0)
+
+
+def _on_device_of(maps: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device, whichever that is."""
+    return torch.cuda.device(maps.device) if maps.is_cuda else contextlib.nullcontext()

@@ -1,0 +1,72 @@
+"""The fused backend against eager autograd in float64, where Triton's interpreter runs its kernels on the CPU.
+
+Triton decides when it is loaded whether it interprets. So test_ops_fused.py runs these tests, in a process of its own.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from test_ops_chunked import NAMES, assert_as_precise, error, results, saved_bytes, tensors
+from torch import Tensor
+
+from cait_dist.ops import available_backends, choose_backend, talking_heads_attention
+from cait_dist.ops.talking_heads import eager, operator
+
+fused: Callable[..., Tensor] = partial(operator.attend, backend="fused")
+# batch, heads, tokens, head width. The interpreter takes seconds for what a GPU does in microseconds.
+SHAPES = [(2, 4, 1, 48), (3, 6, 49, 32), (1, 16, 131, 48), (2, 17, 20, 64)]
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def case(request) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs and what eager autograd makes of them in float64."""
+    inputs = tensors(*request.param)
+    return inputs, results(eager.attend, inputs, torch.float64)
+
+
+def assert_equal(ours: list[Tensor], expected: list[Tensor], dtype: torch.dtype, tolerance: float) -> None:
+    for name, a, b in zip(NAMES, ours, expected, strict=True):
+        assert a.dtype == dtype
+        if name == "proj_l.bias":
+            assert torch.equal(a, torch.zeros_like(a))
+        else:
+            assert error(a, b) < tolerance, name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_output_and_gradients_equal_eager_in_float64(case, dtype, tolerance):
+    inputs, expected = case
+    assert_equal(results(fused, inputs, dtype), expected, dtype, tolerance)
+
+
+def test_sample_by_sample_it_computes_the_same():
+    inputs = tensors(3, 3, 5, 4)
+    expected = results(eager.attend, inputs, torch.float64)
+    assert_equal(results(fused, inputs, torch.float64, workspace_bytes=1), expected, torch.float64, 1e-12)
+
+
+# The interpreter cuts off what does not fit into bf16 where a GPU rounds: each rounding errs by twice as much.
+@pytest.mark.parametrize(("dtype", "slack"), [(torch.float16, 1.1), (torch.bfloat16, 2.2)])
+def test_narrow_it_is_as_near_to_float64_as_eager_is(case, dtype, slack):
+    inputs, expected = case
+    ours = results(fused, inputs, dtype)
+    assert {t.dtype for t in ours} == {dtype}
+    assert_as_precise(ours, results(eager.attend, inputs, dtype), expected, slack)
+
+
+def test_q_k_and_v_are_all_that_is_kept():
+    batch, heads, tokens, width = 2, 8, 49, 48
+    small = 2 * heads**2 * 2 + 4 * heads
+    kept = saved_bytes(fused, tensors(batch, heads, tokens, width), torch.bfloat16)
+    assert kept == 3 * batch * heads * tokens * width * 2 + small
+
+
+def test_it_is_there_for_who_asks_and_never_chosen_on_a_cpu():
+    assert available_backends() == ("eager", "chunked", "fused")
+    assert choose_backend("cpu", torch.bfloat16, heads=4, tokens=784) == "chunked"
+    inputs = [t.float() for t in tensors(1, 4, 10, 8)]
+    q, k, v = inputs[0].permute(2, 0, 3, 1, 4).unbind(0)
+    y = talking_heads_attention(q, k, v, *inputs[1:-1], scale=0.3, backend="fused")
+    torch.testing.assert_close(y, talking_heads_attention(q, k, v, *inputs[1:-1], scale=0.3, backend="eager"))
