@@ -10,7 +10,8 @@ block          one self-attention block of M48 at 448 px, forward and backward; 
 step           a whole training step with AdamW, of M48 at 448 px on a GPU, of XXS24 at 224 px on a CPU
 memory         how much a block and a step add to the peak of memory: of the allocator on a GPU, of the process (a fresh
                one for each contender) on a CPU
-largest-batch  on a GPU: the largest batch of a training step that fits, and the batch at which a contender is fastest
+largest-batch  on a GPU: the largest batch of a training step that fits, and the batch at which a contender is fastest;
+               in bf16 if that is among the precisions
 
 How it is timed stands in ``timing.py``, who takes part in ``peer_contenders.py``. MFU is the share of the device's peak
 that the network's own arithmetic reaches: what is recomputed is not counted twice, what is skipped is counted. A GPU's
@@ -127,10 +128,13 @@ def _largest_batch(options: argparse.Namespace, precision: str) -> Iterator[Rows
     if manner.device.type != "cuda" and not options.at_most:
         print("largest-batch needs a GPU", flush=True)
         return
+    if precision == "fp32" and "bf16" in options.precisions:
+        return  # nobody trains so by choice, and it takes as long again
     arch = arch_of("step", options)
     peak, source = peak_flops(manner.device, precision)
     for name in contenders("step", options):
         row = search_batches(contenders("step", options)[name], manner, options.at_most or 4096, options.seconds)
+        free_memory(manner.device)
         speed = row.get("images_per_second")
         row["mfu"] = step_flops(arch) * speed / peak if speed and peak else None
         row |= {"peak_flops": peak, "peak_source": source}

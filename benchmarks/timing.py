@@ -11,6 +11,7 @@ contender is told with its reason, takes no further part, and the rest goes on.
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import statistics
 import time
@@ -200,7 +201,8 @@ def reason(error: BaseException) -> str:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what the allocator only keeps for later."""
+    """Give back what nobody uses, and what the allocator only keeps for later."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
