@@ -127,6 +127,15 @@ def _shareable(shape: tuple[int, ...]) -> Tensor:
     return rows.permute(0, 3, 1, 2)
 
 
+def _shared_labels(labels: Ids) -> Tensor:
+    """Labels where the training process can reach them.
+
+    Python's queue would move them there in a thread, and a batch for which that fails is never heard of again.
+    """
+    found = torch.from_numpy(labels)
+    return found if get_worker_info() is None else found.share_memory_()
+
+
 class TrainBatches(Dataset[MicroBatch]):
     """From the description of a micro-batch to its content: a pure function."""
 
@@ -170,7 +179,7 @@ class TrainBatches(Dataset[MicroBatch]):
             corrupt = take_sound(ids, positions, self.seed, self.reader.num_samples, take)
         else:
             _read_images(self.reader, ids, images, show)
-        labels = torch.from_numpy(self.reader.labels[ids])
+        labels = _shared_labels(self.reader.labels[ids])
         return MicroBatch(slot.step, slot.micro, positions, ids, images, labels, corrupt)
 
 
@@ -188,7 +197,7 @@ class EvalBatches(Dataset[EvalBatch]):
 
         images = BatchMemory().next(len(ids), self.image_size)
         _read_images(self.reader, ids, images, show)
-        return EvalBatch(ids, images, torch.from_numpy(self.reader.labels[ids]))
+        return EvalBatch(ids, images, _shared_labels(self.reader.labels[ids]))
 
 
 Show = Callable[[int, bytes | Pixels, Tensor], None]

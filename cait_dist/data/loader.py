@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
+import signal
 import weakref
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing import connection
 from typing import Any
 
 import torch
@@ -25,6 +28,7 @@ from .crop import CropSettings
 from .errors import DataError
 from .order import SampleOrder, eval_slice, rank_positions
 from .prefetch import start_prefetch
+from .shared_memory import ROOMS_BEYOND_PREFETCH, SharedMemoryError, is_full, say_full
 from .workers import prepare_worker
 
 __all__ = ["EvalBatch", "EvalLoader", "MicroBatch", "TrainLoader"]
@@ -97,12 +101,11 @@ class TrainLoader:
             micro_batch=micro_batch,
             rank=rank,
             world_size=world_size,
-            # A worker is never asked for more than `prefetch` batches beyond the one in use, and one is being filled.
-            memory=BatchMemory(prefetch + 2 if reuse_memory else 0),
+            memory=BatchMemory(prefetch + ROOMS_BEYOND_PREFETCH if reuse_memory else 0),
             skip_corrupt=skip_corrupt,
         )
         slots = _TrainSlots(start_step, self.micro_batches)
-        self._batches: Iterator[MicroBatch] | None = iter(_make_loader(batches, slots, workers, prefetch))
+        self._batches: Iterator[MicroBatch] | None = _start(batches, slots, workers, prefetch)
         # After the workers, so that they are forked from a process without this thread.
         self._ahead = start_prefetch(reader, order, start_step * global_batch)
         self._global_batch = global_batch
@@ -116,7 +119,7 @@ class TrainLoader:
     def __next__(self) -> MicroBatch:
         if self._batches is None:
             raise DataError("this loader was closed; make a new one with start_step set")
-        with _told_plainly():
+        with _told_plainly(self._batches):
             batch = next(self._batches)
         if self._ahead is not None:
             self._ahead.move_to(batch.step * self._global_batch)
@@ -183,9 +186,9 @@ class EvalLoader:
         parts = [self._mine[start : start + self._batch] for start in range(0, len(self._mine), self._batch)]
         if not parts:
             return
-        batches = iter(_make_loader(self._dataset, parts, min(self._workers, len(parts)), self._prefetch))
+        batches = _start(self._dataset, parts, min(self._workers, len(parts)), self._prefetch)
         try:
-            with _told_plainly():
+            with _told_plainly(batches):
                 yield from batches
         finally:
             _stop_workers(batches)
@@ -210,8 +213,9 @@ def check_micro_batch(
     return share // micro_batch
 
 
-def _make_loader(dataset: Dataset[Any], slots: Any, workers: int, prefetch: int) -> DataLoader[Any]:
-    return DataLoader(
+def _start(dataset: Dataset[Any], slots: Any, workers: int, prefetch: int) -> Iterator[Any]:
+    """The batches in order, with the workers that make them at work."""
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         sampler=slots,
         batch_size=None,  # an item is a batch already
@@ -222,10 +226,17 @@ def _make_loader(dataset: Dataset[Any], slots: Any, workers: int, prefetch: int)
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # otherwise each loader would draw from the global generator, and shift it
     )
+    try:
+        return iter(loader)
+    except OSError as error:
+        # The locks of the workers' queues lie there, too.
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SharedMemoryError(say_full()) from error
 
 
 @contextlib.contextmanager
-def _told_plainly() -> Iterator[None]:
+def _told_plainly(batches: object) -> Iterator[None]:
     """A worker's error comes with a traceback as its text: keep the message.
 
     A worker that was killed shows in several ways, depending on what it left undone; say what it means.
@@ -238,11 +249,37 @@ def _told_plainly() -> Iterator[None]:
             raise
         raise type(error)(message.strip()) from error
     except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+        told = death_of_worker(error)
+        if told is None and isinstance(error, RuntimeError):
             raise
-        raise DataError(
-            f"a decoding worker was killed, perhaps for want of memory; try fewer workers or less prefetch ({error})"
-        ) from error
+        if _has_bus_error(batches):
+            told = SharedMemoryError(say_full())
+        raise told or _killed(error) from error
+
+
+def death_of_worker(error: Exception) -> DataError | None:
+    """What it means that torch says so of a worker, None where it does not.
+
+    Torch hears of a death by a signal, and raises wherever the program is just then: seldom where it waits for a batch.
+    """
+    if not isinstance(error, RuntimeError):
+        return None
+    if is_full(str(error)):
+        return SharedMemoryError(say_full())
+    return _killed(error) if "DataLoader worker (pid" in str(error) else None
+
+
+def _killed(error: Exception) -> DataError:
+    return DataError(
+        f"a decoding worker was killed, perhaps for want of memory; try fewer workers or less prefetch ({error})"
+    )
+
+
+def _has_bus_error(batches: object) -> bool:
+    """Whether a worker ended of it; what torch says of that depends on who notices first."""
+    workers = getattr(batches, "_workers", [])
+    connection.wait([worker.sentinel for worker in workers], timeout=1.0)  # it may still be dying
+    return any(worker.exitcode == -signal.SIGBUS for worker in workers)
 
 
 def _close_if_alive(loader: weakref.ref[TrainLoader]) -> None:

@@ -28,6 +28,7 @@ from .evaluating.sets import open_set
 from .facts import gather_facts, write_facts
 from .health import HealthCheck
 from .initial_model import initial_model
+from .loader_memory import check_loader_memory
 from .loss_spikes import LossWatch
 from .optimizer import set_learning_rate
 from .parallel import parallelize
@@ -92,6 +93,7 @@ class Trainer:
         self._eval_sets = [
             open_set(config, chosen, self._plan.image_size, world.rank, world.size) for chosen in config.evaluation.sets
         ]
+        check_loader_memory(config, self._plan, world, self._eval_sets)
         self._facts = gather_facts(config, self._plan, world, self._partition, self._eval_sets)
         if world.is_main:
             write_facts(run.attempt(attempt), self._facts)  # before the recorder, whose mirror sends them

@@ -51,6 +51,7 @@ def main(run_dir: str, attempt: str, before_training: BeforeTraining | None = No
 
 def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: BeforeTraining | None) -> int:
     from cait_dist.config import load_config  # noqa: PLC0415 - errors while importing are reported too
+    from cait_dist.data.loader import death_of_worker  # noqa: PLC0415
     from cait_dist.tracking.inputs import write_environment  # noqa: PLC0415
     from cait_dist.tracking.system_metrics import sampling  # noqa: PLC0415
 
@@ -78,7 +79,7 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
             outcome = trainer.run()
         except Exception as error:
             heartbeat.explain(error)
-            raise
+            raise death_of_worker(error) or error  # noqa: B904 - the same error, or said more plainly
         finally:
             enter(ENDING)
             trainer.close(outcome)

@@ -235,7 +235,7 @@ def test_a_damaged_sample_is_named_and_no_worker_is_left(reader: WebDatasetReade
 PROGRAM = """
 import itertools, signal, sys
 from cait_dist.config.augment import AugmentConfig
-from cait_dist.data.loader import TrainLoader
+from cait_dist.data.loader import TrainLoader, death_of_worker
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import WebDatasetReader
 
@@ -251,8 +251,11 @@ if mode == "handles":
 print("ready", flush=True)
 if mode == "raises":
     raise RuntimeError("something else went wrong")
-while len(stop) < 3:
-    next(loader)
+try:
+    while len(stop) < 3:
+        next(loader)
+except RuntimeError as error:  # a worker's death is raised wherever this process is just then
+    raise death_of_worker(error) or error
 print(sum(1 for _ in itertools.islice(loader, 100)), flush=True)
 loader.close()
 """
