@@ -76,7 +76,7 @@ def count_macs(arch: Architecture) -> MacCount:
     Returns:
         MACs per component; ``.total`` is the published kind of number.
     """
-    d, tokens = arch.embed_dim, _tokens_by_block(arch)
+    d, tokens = arch.embed_dim, tokens_by_block(arch)
     pairs = sum(t**2 for t in tokens)
     return MacCount(
         patch_embed=arch.num_patches * _patch_values(arch) * d,
@@ -126,7 +126,7 @@ def _around_branch(arch: Architecture) -> int:
     return (2 * arch.embed_dim if arch.branch.norm else 0) + scale
 
 
-def _tokens_by_block(arch: Architecture) -> list[int]:
+def tokens_by_block(arch: Architecture) -> list[int]:
     """Tokens in each self-attention block."""
     joins = {"from_start": 0, "inserted": arch.insert_class_token_at}.get(arch.class_token)
     return [arch.num_patches + int(joins is not None and i >= joins) for i in range(arch.depth)]

@@ -15,9 +15,9 @@ from torch import nn
 from cait_dist.config.optimizer import OptimizerConfig
 from cait_dist.config.training import TrainingConfig
 from cait_dist.models import Cait
+from cait_dist.planning.batch_plan import BatchPlan
 
 from .activation_checkpointing import apply_activation_checkpointing
-from .batch_plan import BatchPlan
 from .optimizer import FiniteUpdate, build_optimizer
 from .process_group import World, bound_all_groups
 

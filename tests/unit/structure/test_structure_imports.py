@@ -20,7 +20,13 @@ MAY_IMPORT = {
     "cait_dist.data": {"data_prep", "cait_dist.config"},
     "cait_dist.tracking": {"cait_dist.config"},
     "cait_dist.compare": {"cait_dist.tracking", "cait_dist.config"},
-    "cait_dist.planning": {"cait_dist.data", "cait_dist.augment", "cait_dist.models", "cait_dist.config"},
+    "cait_dist.planning": {
+        "cait_dist.data",
+        "cait_dist.augment",
+        "cait_dist.models",
+        "cait_dist.ops",
+        "cait_dist.config",
+    },
     "cait_dist.evaluation": {"cait_dist.data", "cait_dist.models", "cait_dist.config"},
     "cait_dist.analysis": {"cait_dist.data", "cait_dist.models", "cait_dist.config"},
     "cait_dist.training": {

@@ -1,0 +1,249 @@
+"""What autograd keeps of an image from its forward pass to its backward pass, counted from the formulas of the layers.
+
+With N tokens, width d, H heads, hidden width m and e bytes per number of a matrix product, autograd keeps of a block,
+in bytes (the stream is float32 throughout, and so is the softmax):
+
+    attention branch                                feed-forward branch
+      4 N d + 8 N  stream, for the norm, and its      4 N d + 8 N  likewise
+                   two numbers per token
+      e N d        output of the norm                 e N d        output of the norm
+      3 e N d      q, k, v                            e N m        input of GELU
+      …            maps, by backend                   e N m        output of GELU
+      e N d        input of the projection
+      e N d        output, for the gradient of γ      e N d        output, for the gradient of γ
+
+The maps of ``eager`` are the mixed logits' input S and the mixed probabilities A (e H N² each), the softmax's output
+(4 H N²) and, where e is 2, its narrow copy (2 H N²): three float32 maps, or five bf16 ones. ``chunked`` and ``fused``
+keep none. Stochastic depth leaves whole samples out of a branch, so a rate p keeps 1 - p of all this; adding the others
+back to the stream keeps 4 N d more, in each branch.
+
+Recomputation keeps less, and makes again for one block at a time what it did not keep. The peak is looked for at three
+kinds of moments: when the forward pass ends, and in each block when the backward pass is in its feed-forward branch,
+and when it is in its attention, for which the feed-forward branch has been released. Meanwhile gradients of weights
+come up, where they are not written into buffers that are there anyway. The tests hold what is kept against what
+``torch.autograd.graph.saved_tensors_hooks`` sees, and the peak against the live bytes of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cait_dist.models import Architecture
+
+from .flops import count_params, tokens_by_block
+from .numerics import WIDE, Numerics
+
+POLICIES = ("none", "attention", "block")
+"""besides ``every-K``"""
+BACKENDS = ("eager", "chunked", "fused")
+WORKSPACE_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+_CHUNKED_MAPS, _FUSED_MAPS = 4, 2
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Bytes that are live at a time of a step, the attention's workspace left out.
+
+    Attributes:
+        name: what goes on.
+        per_image: of one image.
+        per_batch: besides.
+        in_attention: whether the workspace is in use.
+    """
+
+    name: str
+    per_image: float
+    per_batch: int
+    in_attention: bool
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes on a rank besides its state.
+
+    Attributes:
+        kept_per_image: what one image keeps until its backward pass.
+        kept_per_batch: copies of weights in another width that autograd keeps; the same for any number of images.
+        moments: at one of which the peak is.
+        workspace_maps: bytes of all maps of an image that the attention works on at once.
+        workspace_limit: bound on those of a batch; 0 where there are none.
+        workspace_floor: least that is worked on.
+    """
+
+    kept_per_image: float
+    kept_per_batch: int
+    moments: tuple[Moment, ...]
+    workspace_maps: int
+    workspace_limit: int
+    workspace_floor: int
+
+    def workspace(self, images: int) -> int:
+        """Buffers of the attention for a micro-batch."""
+        return max(self.workspace_floor, min(self.workspace_maps * images, self.workspace_limit))
+
+    def kept(self, images: int) -> float:
+        """What a micro-batch keeps."""
+        return images * self.kept_per_image + self.kept_per_batch
+
+    def peak(self, images: int) -> float:
+        """Most that a micro-batch needs at once."""
+        work = self.workspace(images)
+        return max(images * m.per_image + m.per_batch + (work if m.in_attention else 0) for m in self.moments)
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """Kept bytes of a branch: around what it computes, and within."""
+
+    outside: int
+    inside: int
+
+    @property
+    def total(self) -> int:
+        return self.outside + self.inside
+
+
+def is_recomputed(policy: str, block: int) -> bool:
+    """Whether a self-attention block is computed again as a whole."""
+    if policy in ("none", "attention"):
+        return False
+    return block % (1 if policy == "block" else int(policy.removeprefix("every-"))) == 0
+
+
+def count_activations(
+    arch: Architecture, width: Numerics, policy: str, backend: str, device: str = "cuda", gradient: int = 0
+) -> Activations:
+    """Count what a micro-batch keeps and needs.
+
+    Args:
+        arch: the network, with its rates.
+        width: of its numbers.
+        policy: as ``training.activation_checkpointing``.
+        backend: of the attention; without talking heads torch's own runs, which keeps no maps.
+        device: ``cuda`` or ``cpu``, which differ in the workspace, and in how wide masks of dropout are.
+        gradient: bytes of a weight's gradient that comes up in the backward pass.
+    """
+    share = 1 - arch.drop_path_rate
+    image = width.product * arch.in_chans * arch.image_size**2
+    mask = 1 if device == "cuda" else width.product
+    kept, kept_weights, moments = float(image), _kept_weights(arch, width, policy), list[Moment]()
+    for block, tokens in enumerate(tokens_by_block(arch)):
+        attention = _attention_branch(arch, tokens, width, backend, mask)
+        mlp = _mlp_branch(arch, tokens, width, mask)
+        again = 0
+        if is_recomputed(policy, block):
+            kept += WIDE * tokens * arch.embed_dim
+            again = attention.total + mlp.total
+        elif policy == "attention":
+            kept += share * (attention.outside + _input_beyond(arch, tokens, width) + mlp.total)
+        else:
+            kept += share * (attention.total + mlp.total)
+        hidden, scores = _gradients(arch, tokens, width.product, backend)
+        batch = kept_weights + gradient * _params_behind(arch, block)
+        in_mlp = kept + share * (again + hidden)
+        moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch, in_attention=False))
+        again += attention.inside if policy == "attention" else 0
+        in_attention = kept + share * (again - mlp.total + scores)
+        moments.append(Moment(f"block {block}, attention", in_attention, batch, in_attention=True))
+    cached = _kept_weights(arch, width, "none") if width.autocast else kept_weights
+    maps = _workspace_maps(arch, width.product, backend)
+    whole = kept + _ends(arch, width)
+    return Activations(
+        kept_per_image=whole,
+        kept_per_batch=kept_weights,
+        moments=(*moments, Moment("end of the forward pass", whole, cached, in_attention=False)),
+        workspace_maps=maps,
+        workspace_limit=WORKSPACE_BYTES[device] if maps else 0,
+        workspace_floor=maps if backend == "fused" else 0,
+    )
+
+
+def _params_behind(arch: Architecture, block: int) -> int:
+    """Parameters whose gradients are there when the backward pass is in this block."""
+    params = count_params(arch)
+    return params.class_attention + params.head + (arch.depth - 1 - block) * params.blocks // arch.depth
+
+
+def _outside(arch: Architecture, tokens: int, e: int) -> int:
+    """Stream and norm before a branch; its output, and what adding it to some of the stream's samples keeps."""
+    d = arch.embed_dim
+    before = (WIDE * d + 2 * WIDE if arch.branch.norm else 0) + e * d
+    after = (e if arch.branch.scale != "none" else 0) + (WIDE if arch.drop_path_rate else 0)
+    return tokens * (before + after * d)
+
+
+def _input_beyond(arch: Architecture, tokens: int, width: Numerics) -> int:
+    """What an attention that is computed again takes as its input, beyond the narrow tokens that its layers take."""
+    taken = width.parameter if arch.branch.norm else WIDE
+    return (taken - width.product) * tokens * arch.embed_dim
+
+
+def _attention_branch(arch: Architecture, tokens: int, width: Numerics, backend: str, mask: int) -> _Branch:
+    d, e, pairs = arch.embed_dim, width.product, arch.num_heads * tokens**2
+    inside = 4 * e * tokens * d
+    if not arch.talking_heads:
+        inside += WIDE * arch.num_heads * tokens
+    elif backend == "eager":
+        inside += (2 * e + WIDE + (e if e < WIDE else 0)) * pairs
+    dropped = (mask * pairs if arch.attn_drop_rate else 0) + (mask * tokens * d if arch.drop_rate else 0)
+    return _Branch(_outside(arch, tokens, e), inside + dropped)
+
+
+def _mlp_branch(arch: Architecture, tokens: int, width: Numerics, mask: int) -> _Branch:
+    # A shift before GELU is as wide as the parameters, and so is their sum.
+    hidden = (width.parameter if arch.branch.has_shifts else width.product) + width.product
+    masks = mask * (arch.mlp_hidden + arch.embed_dim) if arch.drop_rate else 0
+    return _Branch(_outside(arch, tokens, width.product), tokens * (hidden * arch.mlp_hidden + masks))
+
+
+def _ends(arch: Architecture, width: Numerics) -> int:
+    """After the blocks: the class-attention stage and the head; and what dropout keeps of the embedding."""
+    d = arch.embed_dim
+    dropped = WIDE * arch.num_patches * d if arch.drop_rate else 0
+    # What is read of the last block's output is a part of it, and keeps all of it.
+    pooled = 1 if arch.class_token == "class_attention" else arch.num_positions
+    norm = (WIDE * d + 2 * WIDE) * pooled if arch.branch.norm else 0
+    return dropped + arch.class_blocks * _class_block(arch, width) + norm + 2 * WIDE * arch.num_classes
+
+
+def _class_block(arch: Architecture, width: Numerics) -> int:
+    """A class-attention block: stream and norm of all tokens, k and v; the rest is of one token and small.
+
+    k and v take the same tokens, but each a narrow copy of its own under autocast, or a shifted one with Fixup.
+    """
+    e, d, tokens = width.product, arch.embed_dim, arch.num_patches + 1
+    copies = 2 if width.autocast or arch.branch.has_shifts else 1
+    norm = WIDE * tokens * d + 2 * WIDE * tokens if arch.branch.norm else 0
+    mlp = (WIDE + 2 * e) * d + 2 * e * arch.mlp_hidden if arch.class_attention_mlp else 0
+    return norm + (copies + 2) * e * tokens * d + (WIDE + 5 * e) * d + mlp
+
+
+def _kept_weights(arch: Architecture, width: Numerics, policy: str) -> int:
+    """Copies of weights that autograd keeps: narrow ones of matrices under autocast, wide ones of vectors in bf16.
+
+    What is computed again makes its copies anew.
+    """
+    d, m = arch.embed_dim, arch.mlp_hidden
+    if not width.autocast:
+        whole = sum(not is_recomputed(policy, block) for block in range(arch.depth))
+        return 4 * WIDE * d * (whole + arch.class_blocks) if width.parameter < WIDE else 0
+    linears = 2 * d * m + (0 if policy == "attention" else 4 * d**2)
+    blocks = sum(0 if is_recomputed(policy, block) else linears for block in range(arch.depth))
+    class_block = 4 * d**2 + (2 * d * m if arch.class_attention_mlp else 0)
+    ends = d * (arch.in_chans * arch.patch_size**2 + arch.num_classes)
+    return width.product * (blocks + arch.class_blocks * class_block + ends)
+
+
+def _workspace_maps(arch: Architecture, e: int, backend: str) -> int:
+    maps = {"chunked": _CHUNKED_MAPS, "fused": _FUSED_MAPS}.get(backend, 0) if arch.talking_heads else 0
+    return maps * e * arch.num_heads * max(tokens_by_block(arch)) ** 2
+
+
+def _gradients(arch: Architecture, tokens: int, e: int, backend: str) -> tuple[int, int]:
+    """Gradients within a block, in its feed-forward branch and in its attention.
+
+    Of the hidden layer and the stream; of q, k, v and, in eager, two maps against one that is not needed any more.
+    """
+    d = arch.embed_dim
+    maps = WIDE * arch.num_heads * tokens**2 if backend == "eager" and arch.talking_heads else 0
+    return e * tokens * arch.mlp_hidden + WIDE * tokens * d, 3 * e * tokens * d + maps
