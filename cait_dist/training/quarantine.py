@@ -2,7 +2,8 @@
 
 ``attempt-K/quarantine.jsonl`` has a line for each, written by rank 0 once the ranks have told each other: whether any
 of them has news travels with the question they ask each other at every step anyway. So all of them count the same, and
-end together when it is too many.
+end together when it is too many. Checkpoints hold who is known, so the share is counted over the run, however often it
+is interrupted.
 """
 
 import json
@@ -28,7 +29,7 @@ class TooManyCorruptError(ValueError):
 
 
 class Quarantine:
-    """Counts the samples that were left out in this attempt, each once.
+    """Counts the samples that were left out in this run, each once.
 
     Args:
         folder: of the attempt
@@ -49,8 +50,16 @@ class Quarantine:
 
     @property
     def total(self) -> int:
-        """Samples of this attempt that all ranks know of."""
+        """Samples of this run that all ranks know of."""
         return len(self._met)
+
+    def state(self) -> list[int]:
+        """What a checkpoint has to hold: who are known."""
+        return sorted(self._met)
+
+    def restore(self, state: list[int] | None) -> None:
+        """Go on counting from a checkpoint that held this; what was met since, before going back to it, stays met."""
+        self._met |= set(state or ())
 
     def note(self, step: int, corrupt: tuple[CorruptSample, ...]) -> None:
         """Remember what this rank met in a step."""

@@ -31,7 +31,7 @@ from .initial_model import initial_model
 from .loader_memory import check_loader_memory
 from .loss_spikes import LossWatch
 from .optimizer import set_learning_rate
-from .parallel import parallelize
+from .parallel import describe_attention, parallelize
 from .plan import make_plan
 from .preempt import StopRequest
 from .probe import STATE_KEY, LossProbe
@@ -170,6 +170,7 @@ class Trainer:
     def _build(self, checkpoint: Checkpoint | None) -> list[str]:
         config, world = self._config, self._world
         model, notes = initial_model(config, self._plan.num_classes, resumed=checkpoint is not None)
+        notes.append(describe_attention(model, config.training, world))
         self._engine = parallelize(model, config.training, config.optimizer, self._plan.batches, world)
         self._normalize = Normalize(config.augment.mean, config.augment.std).to(world.device)
         self._partition = ZeroPartition(self._engine, world.rank, world.size)
@@ -209,6 +210,7 @@ class Trainer:
         self._best = checkpoint.state["best"]
         self._skipped.in_a_row = checkpoint.state.get("left_out_in_a_row", 0)
         self._losses.restore(checkpoint.state.get("losses"))
+        self._quarantine.restore(checkpoint.state.get("quarantine"))
         self._rollbacks.check(checkpoint)
 
     def _save(self, *, last: bool) -> None:
@@ -228,6 +230,7 @@ class Trainer:
             "data_shift": self._rollbacks.shift(self.step),
             "left_out_in_a_row": self._skipped.in_a_row,
             "losses": self._losses.state(),
+            "quarantine": self._quarantine.state(),
             STATE_KEY: self._probe.loss(),
         }
         self._partition.forget_gathered()

@@ -12,6 +12,7 @@ import training_command as command
 from ilsvrc_tree import label_by_colour, write_ilsvrc_tree
 
 from cait_dist.config.augment import AugmentConfig
+from cait_dist.data.corrupt import stand_in
 from cait_dist.data.errors import CorruptImageError, DataError
 from cait_dist.data.loader import EvalLoader, TrainLoader
 from cait_dist.data.loader_ffcv import FfcvTrainLoader, check_ffcv_decoder
@@ -158,19 +159,45 @@ def test_ffcv_s_own_loader_shows_the_same_crops_and_flips(ffcv: Any, both: Path)
     assert (others > 2 * difference.mean((1, 2, 3))).float().mean() > 0.9
 
 
-def test_an_image_that_ffcv_cannot_decode_is_named(ffcv: Any, both: Path, tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
+def copy_with_broken_images(both: Path, target: Path, samples: list[int]) -> FfcvReader:
+    """The beton of the training split with some images that cannot be decoded."""
+    target.mkdir()
     for name in ("train.beton", "train.beton.json"):
-        (tmp_path / "train" / name).write_bytes((both / "train" / name).read_bytes())
-    reader = FfcvReader(tmp_path / "train")
-    offset, size, *_ = reader.table[11].item()
+        (target / name).write_bytes((both / "train" / name).read_bytes())
+    reader = FfcvReader(target)
     with reader.beton.open("r+b") as file:
-        file.seek(offset + 2)
-        file.write(bytes(size - 2))
+        for sample in samples:
+            offset, size, *_ = reader.table[sample].item()
+            file.seek(offset + 2)
+            file.write(bytes(size - 2))
+    return reader
+
+
+def test_an_image_that_ffcv_cannot_decode_is_named_or_has_stand_ins(ffcv: Any, both: Path, tmp_path: Path) -> None:
+    place = SampleOrder(1438, 1).ids(np.arange(1438)).tolist().index(11)
+    others = [stand_in(1, place, trial, 1438) for trial in range(3)]
+    reader = copy_with_broken_images(both, tmp_path / "train", [11, *others[:2]])
     settings = {"image_size": 8, "seed": 1, "global_batch": 1438, "micro_batch": 719}
-    loader = FfcvTrainLoader(reader, SampleOrder(1438, 1), AugmentConfig(), **settings)
-    with loader, pytest.raises(CorruptImageError, match=rf"sample 11 \(.*train\.beton, offset {offset}"):
+    order = SampleOrder(1438, 1)
+    with (
+        FfcvTrainLoader(reader, order, AugmentConfig(), **settings) as loader,
+        pytest.raises(CorruptImageError, match=r"sample \d+ \(.*train\.beton, offset \d+"),
+    ):
         list(itertools.islice(loader, 2))
+    with (
+        FfcvTrainLoader(reader, order, AugmentConfig(), skip_corrupt=True, **settings) as theirs,
+        TrainLoader(reader, order, AugmentConfig(), skip_corrupt=True, **settings) as exact,
+    ):
+        for found, expected in itertools.islice(zip(theirs, exact, strict=True), 2):
+            found_at, expected_at = ({(c.position, c.sample) for c in batch.corrupt} for batch in (found, expected))
+            assert found_at == expected_at
+            assert found.ids.tolist() == expected.ids.tolist()
+            assert found.labels.tolist() == reader.labels[found.ids].tolist()
+            if place in found.positions:
+                row = found.positions.tolist().index(place)
+                assert {(place, 11), (place, others[0]), (place, others[1])} <= found_at, "one after the other"
+                assert found.ids[row] == others[2]
+                assert torch.equal(found.images[row], expected.images[row]), "who stands in is decoded exactly"
 
 
 def test_a_dead_thread_of_ffcv_s_is_not_waited_for(ffcv: Any, both: Path, monkeypatch: pytest.MonkeyPatch) -> None:

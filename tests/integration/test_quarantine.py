@@ -60,6 +60,9 @@ def test_others_stand_in_the_same_on_any_number_of_ranks_and_after_a_kill(tiny_c
     assert all(entry["name"] and "cait verify" in entry["reason"] for entry in found)
     assert [value for _, value in series(read_metrics(one.run), "data/quarantined")][-1] == 1 + CUT_OFF
     assert "cait verify" in told[1]
+    counted = [value for _, value in series(read_metrics(two.run), "data/quarantined")]
+    assert counted == sorted(counted), "over the run, also after a kill"
+    assert counted[-1] == 1 + CUT_OFF > len(quarantined(two.run, 2))
     assert {entry["sample"] for k in (1, 2) for entry in quarantined(two.run, k)} == {e["sample"] for e in found}
 
 
