@@ -19,6 +19,7 @@ from .data import prep, verify
 from .doctor import doctor
 from .evaluation import evaluate
 from .launching import cancel, launch, logs, status, sweep
+from .plan import plan
 from .track import track_app
 from .training import export, train
 
@@ -29,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (prep, verify, train, launch, sweep, status, logs, cancel, evaluate, export, compare, doctor, chaos):
+commands = (prep, verify, plan, train, launch, sweep, status, logs, cancel, evaluate, export, compare, doctor, chaos)
+for command in commands:
     app.command()(command)
 app.add_typer(analyse_app, name="analyse")
 app.add_typer(config_app, name="config")

@@ -1,5 +1,6 @@
 """`cait bench …`: measure on your own data and machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,3 +25,29 @@ def bench_data(
 
     loaded = load_config(config, overrides or []).config
     print_report(loaded, bench_input(loaded, seconds, cold=cold), mfu)
+
+
+@bench_app.command("step")
+def bench_step(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="file to write, or to add to", show_default="user's cache")
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="images at once", show_default="the configured limit, at most 64")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="to spend on each part")] = 1.0,
+    steps: Annotated[int, typer.Option(min=1, help="real training steps to hold the rates against")] = 5,
+) -> None:
+    """Measure this device's rates at the shapes of a run, for `cait plan`; and check them with its real step."""
+    from cait_dist.config import load_config  # noqa: PLC0415
+    from cait_dist.planning.calibration import add_to_file, default_path  # noqa: PLC0415
+    from cait_dist.planning.step_table import print_check  # noqa: PLC0415
+    from cait_dist.training.bench_step import bench_step  # noqa: PLC0415
+
+    path = calibration or default_path()
+    found = bench_step(load_config(config, overrides or []).config, micro_batch, seconds, steps)
+    print_check(found.calibration, found.predicted, found.measured, found.images)
+    add_to_file(found.calibration, path)
+    typer.echo(f"wrote {path}")

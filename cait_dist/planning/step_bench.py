@@ -1,0 +1,208 @@
+"""Measures the rates of this machine at the shapes of one configuration; :mod:`.calibration` says what is kept.
+
+Every part is the real one, forward and backward apart: torch's linear layer, the attention of the model, its norm and
+its residual. On a CPU with one thread seconds are those of the processor, since a neighbour's work does not count then.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cait_dist.augment.pipeline import BatchAugmentation, Purpose
+from cait_dist.config import RunConfig
+from cait_dist.data.randomness import Stream, uniform
+from cait_dist.models import Architecture
+from cait_dist.models.attention import SelfAttention
+from cait_dist.models.blocks import SelfAttentionBlock
+from cait_dist.models.layers import StreamNorm
+from cait_dist.models.residual import add_branch
+from cait_dist.ops import override_backend
+
+from .calibration import AttentionTime, Both, Calibration, ProductTime, Rates
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_UPDATED_PARAMETERS = 4_000_000
+_BANDWIDTH_BYTES = 2**28
+_FEWEST_ROUNDS = 3
+
+
+class StepBench:
+    """Measures on one device.
+
+    Args:
+        device: to measure.
+        seconds: to spend on each part.
+    """
+
+    def __init__(self, device: torch.device, seconds: float) -> None:
+        self._device, self._seconds = device, seconds
+        self._by_processor = device.type == "cpu" and torch.get_num_threads() == 1
+
+    @property
+    def clock(self) -> str:
+        """What its seconds are."""
+        return "processor" if self._by_processor else "wall"
+
+    def measure(
+        self, config: RunConfig, arch: Architecture, images: int, backends: Sequence[str], commit: str | None
+    ) -> Calibration:
+        """Measure everything.
+
+        Args:
+            config: of the run, for its augmentation.
+            arch: whose shapes.
+            images: micro-batch.
+            backends: of the attention; ``plain`` without talking heads.
+            commit: of this project.
+        """
+        return Calibration(
+            hardware=_hardware(self._device),
+            device=self._device.type,
+            threads=torch.get_num_threads() if self._device.type == "cpu" else 1,
+            torch=torch.__version__,
+            commit=commit,
+            date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            clock=self.clock,
+            rates={name: self._rates(arch, images, backends, dtype) for name, dtype in _DTYPES.items()},
+            block_overhead=self._block_overhead(arch),
+            update=self._update(),
+            bandwidth=self._bandwidth(),
+            augment=self._augment(config, arch, images),
+        )
+
+    def _rates(self, arch: Architecture, images: int, backends: Sequence[str], dtype: torch.dtype) -> Rates:
+        d, m, rows = arch.embed_dim, arch.mlp_hidden, images * arch.num_patches
+        shapes = [(rows, d, 3 * d), (rows, d, d), (rows, d, m), (rows, m, d), (images, d, d)]
+        stream = self._stream(arch, images, dtype)
+        gelu = self._both(F.gelu, self._random(images, arch.num_patches, m, dtype=dtype))
+        return Rates(
+            products=tuple(ProductTime(*shape, self._product(*shape, dtype)) for shape in shapes),
+            attention=tuple(self._attention(arch, images, backend, dtype) for backend in backends),
+            stream=stream * (1 / (rows * d)),
+            gelu=gelu * (1 / (rows * m)),
+        )
+
+    def _product(self, rows: int, inner: int, outer: int, dtype: torch.dtype) -> Both:
+        layer = nn.Linear(inner, outer, device=self._device, dtype=dtype)
+        return self._both(layer, self._random(1, rows, inner, dtype=dtype), list(layer.parameters()))
+
+    def _attention(self, arch: Architecture, images: int, backend: str, dtype: torch.dtype) -> AttentionTime:
+        """The attention without the two linear layers around it."""
+        tokens, heads, width = arch.num_patches, arch.num_heads, arch.head_dim
+        layer = SelfAttention(arch.embed_dim, heads, talking_heads=backend != "plain").to(self._device, dtype)
+        qkv = self._random(images, tokens, 3 * arch.embed_dim, dtype=dtype)
+
+        def attend(x: Tensor) -> Tensor:
+            q, k, v = x.view(images, tokens, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
+            y = layer._attend(q, k, v) if backend == "plain" else layer._attend_mixed(q, k, v)
+            return y.transpose(1, 2).reshape(images, tokens, -1)
+
+        mixing = [p for name, p in layer.named_parameters() if name.startswith(("proj_l", "proj_w"))]
+        with override_backend("eager" if backend == "plain" else backend):
+            seconds = self._both(attend, qkv, mixing)
+        return AttentionTime(backend, heads, tokens, width, images, seconds)
+
+    def _stream(self, arch: Architecture, images: int, dtype: torch.dtype) -> Both:
+        """A branch that consists of its norm alone."""
+        norm = StreamNorm(arch.embed_dim).to(self._device, dtype)
+        scale = nn.Parameter(torch.full((arch.embed_dim,), 0.1, device=self._device, dtype=dtype))
+        x = self._random(images, arch.num_patches, arch.embed_dim, dtype=torch.float32)
+        return self._both(lambda t: add_branch(t, norm, scale, None, 0.0), x, [*norm.parameters(), scale])
+
+    def _augment(self, config: RunConfig, arch: Architecture, images: int) -> float:
+        """What happens to a batch on the device before the network sees it, per pixel."""
+
+        def look_up(purpose: Purpose, positions: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
+            return uniform(config.seed, Stream[purpose], positions, draws)
+
+        augment = BatchAugmentation(config.augment, arch.num_classes, look_up, self._device)
+        side = arch.image_size
+        batch = torch.zeros((images, side, side, 3), dtype=torch.uint8, device=self._device).permute(0, 3, 1, 2)
+        labels, positions = torch.zeros(images, dtype=torch.int64, device=self._device), np.arange(images)
+        return self._median(lambda: augment(batch, labels, positions)) / (images * side**2)
+
+    def _block_overhead(self, arch: Architecture) -> Both:
+        tiny = Architecture(
+            image_size=16, embed_dim=arch.num_heads, num_heads=arch.num_heads, depth=1, talking_heads=arch.talking_heads
+        )
+        block = SelfAttentionBlock(tiny).to(self._device)
+        return self._both(block, self._random(1, 2, tiny.embed_dim), list(block.parameters()))
+
+    def _update(self) -> float:
+        """Norm of the gradient, AdamW and the moving average, per parameter."""
+        parameters = [nn.Parameter(self._random(_UPDATED_PARAMETERS // 8)) for _ in range(8)]
+        gradients = [torch.ones_like(parameter) for parameter in parameters]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer = torch.optim.AdamW(parameters, fused=self._device.type == "cuda")
+        average = [parameter.detach().clone() for parameter in parameters]
+
+        @torch.no_grad()
+        def update() -> None:
+            torch._foreach_norm(gradients)
+            optimizer.step()
+            torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1e-3)
+
+        return self._median(update) / _UPDATED_PARAMETERS
+
+    def _bandwidth(self) -> float:
+        """Two numbers are read and one is written."""
+        a, b = (torch.ones(_BANDWIDTH_BYTES // 4, device=self._device) for _ in range(2))
+        return 3 * _BANDWIDTH_BYTES / self._median(lambda: torch.add(a, b, out=a))
+
+    def _both(self, run: Callable[[Tensor], Tensor], x: Tensor, parameters: Sequence[Tensor] = ()) -> Both:
+        x.requires_grad_()
+        gradient = torch.ones_like(run(x))
+        kept: list[Tensor] = []
+
+        def forward() -> None:
+            kept[:] = [run(x)]
+
+        def backward() -> None:
+            torch.autograd.grad(kept[0], [x, *parameters], gradient, allow_unused=True)
+
+        return Both(*self._medians(forward, backward))
+
+    def _median(self, run: Callable[[], object]) -> float:
+        return self._medians(run)[0]
+
+    def _medians(self, *runs: Callable[[], object]) -> list[float]:
+        """Of each, run in turns for a while; the first turn only warms up."""
+        times: list[list[float]] = [[] for _ in runs]
+        began = time.perf_counter()
+        while len(times[0]) <= _FEWEST_ROUNDS or time.perf_counter() - began < self._seconds:
+            for run, taken in zip(runs, times, strict=True):
+                taken.append(self._timed(run))
+        return [statistics.median(taken[1:]) for taken in times]
+
+    def _timed(self, run: Callable[[], object]) -> float:
+        clock = time.process_time if self._by_processor else time.perf_counter
+        began = clock()
+        run()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return clock() - began
+
+    def _random(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(shape, device=self._device, dtype=dtype)
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,65 @@
+"""What `cait bench step` measured, in tables."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from .calibration import Both, Calibration
+from .gpu_demand import FLOPS_PER_MAC
+from .step_time import StepTime
+
+
+def print_check(
+    calibration: Calibration, predicted: StepTime, measured: float, images: int, console: Console | None = None
+) -> None:
+    """Print rates, and the real step beside its prediction."""
+    head = Text(
+        f"{calibration.hardware}, torch {calibration.torch}; seconds of the {calibration.clock} clock\n"
+        f"memory {calibration.bandwidth / 1e9:,.1f} GB/s, update {1e9 * calibration.update:.2f} ns a parameter, a block"
+        f" that computes nothing {1e3 * (calibration.block_overhead.forward + calibration.block_overhead.backward):.2f}"
+        " ms"
+    )
+    (console or Console()).print(Group(head, _rates(calibration), _step(predicted, measured, images)), soft_wrap=True)
+
+
+def _rates(calibration: Calibration) -> Table:
+    table = Table(title="GFLOP/s, forward and backward", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for index, heading in enumerate(("what", "shape", *(f"{kind}" for kind in calibration.rates))):
+        table.add_column(heading, justify="left" if index < 2 else "right")
+    kinds = list(calibration.rates.values())
+    for product in zip(*(rates.products for rates in kinds), strict=False):
+        first = product[0]
+        macs = first.rows * first.inner * first.outer
+        table.add_row(
+            "linear layer",
+            f"{first.rows} × {first.inner} → {first.outer}",
+            *(_rate(macs, entry.seconds) for entry in product),
+        )
+    for attention in zip(*(rates.attention for rates in kinds), strict=False):
+        first_one = attention[0]
+        table.add_row(
+            f"attention, {first_one.backend}",
+            f"{first_one.images} images, {first_one.heads} heads, {first_one.tokens} tokens",
+            *(_rate(entry.macs, entry.seconds) for entry in attention),
+        )
+    return table
+
+
+def _rate(macs: float, seconds: Both) -> str:
+    forward, backward = (
+        FLOPS_PER_MAC * work / time / 1e9 for work, time in ((macs, seconds.forward), (2 * macs, seconds.backward))
+    )
+    return f"{forward:,.0f} / {backward:,.0f}"
+
+
+def _step(predicted: StepTime, measured: float, images: int) -> Table:
+    table = Table(title=f"a training step of {images} images, ms", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    names = [name for name, seconds in vars(predicted).items() if seconds]
+    for name in (*names, "predicted", "measured", "ratio"):
+        table.add_column(name, justify="right")
+    parts = [f"{1e3 * getattr(predicted, name):,.1f}" for name in names]
+    ratio = predicted.total / measured
+    table.add_row(*parts, f"{1e3 * predicted.total:,.1f}", f"{1e3 * measured:,.1f}", f"{ratio:.2f}")
+    return table

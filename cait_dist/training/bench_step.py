@@ -1,0 +1,119 @@
+"""`cait bench step`: rates of a device at the shapes of a configuration, held against its real step."""
+
+import os
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+from cait_dist.config import RunConfig
+from cait_dist.models import Architecture, architecture
+from cait_dist.planning.batch_plan import BatchPlan
+from cait_dist.planning.calibration import Calibration
+from cait_dist.planning.errors import PlanError
+from cait_dist.planning.flops import count_params
+from cait_dist.planning.numerics import numerics
+from cait_dist.planning.options import likely_backend, moved_bytes
+from cait_dist.planning.run_plan import find_data
+from cait_dist.planning.step_bench import StepBench
+from cait_dist.planning.step_time import StepTime, Work, predict_step
+from cait_dist.tracking.code_version import describe_code
+
+from .process_group import World, join
+from .timed_step import take_steps
+
+_TIMEOUT = 600.0
+_FROM_BATCH = 64
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """A real step and its prediction.
+
+    Attributes:
+        calibration: with the check written into it.
+        measured: seconds of a step, the median.
+        predicted: where they should go.
+        images: micro-batch.
+    """
+
+    calibration: Calibration
+    measured: float
+    predicted: StepTime
+    images: int
+
+    @property
+    def ratio(self) -> float:
+        """Of the prediction over what was measured."""
+        return self.predicted.total / self.measured
+
+
+def bench_step(config: RunConfig, images: int | None, seconds: float, steps: int) -> StepCheck:
+    """Measure on this process's device.
+
+    Args:
+        config: of the run; its data need not be there.
+        images: micro-batch; None takes the configured limit, or at most 64.
+        seconds: to spend on each part.
+        steps: of real training.
+
+    Raises:
+        PlanError: if the configuration cannot be measured.
+    """
+    arch = _architecture(config)
+    images = images or config.training.micro_batch_limit or min(_FROM_BATCH, config.training.global_batch)
+    if config.augment.mixes and images % 2:
+        raise PlanError(f"--micro-batch must be even, as mixup and cutmix blend neighbours; got {images}")
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+    world = join(_TIMEOUT)
+    try:
+        backend = likely_backend(arch, str(world.device)) if arch.talking_heads else "plain"
+        bench = StepBench(world.device, seconds)
+        calibration = bench.measure(config, arch, images, [backend], describe_code().get("commit"))
+        return check_step(config, arch, calibration, world, images, steps)
+    finally:
+        world.leave()
+
+
+def check_step(
+    config: RunConfig, arch: Architecture, calibration: Calibration, world: World, images: int, steps: int
+) -> StepCheck:
+    """Take real steps, and predict them from a calibration."""
+    clock = time.process_time if calibration.clock == "processor" else time.perf_counter
+    batches = BatchPlan(images, 1, images, 1)
+    found = take_steps(config, world, batches, arch.num_classes, steps, clock)
+    measured, predicted = statistics.median(found.seconds), predict_alone(config, arch, calibration, images)
+    check = {
+        "model": config.model.name,
+        "image_size": arch.image_size,
+        "depth": arch.depth,
+        "precision": config.training.precision,
+        "stage": config.training.zero.stage,
+        "policy": config.training.activation_checkpointing,
+        "micro_batch": images,
+        "measured": measured,
+        "predicted": predicted.total,
+    }
+    checked = replace(calibration, checks=(*calibration.checks, check))
+    return StepCheck(checked, measured, predicted, images)
+
+
+def predict_alone(config: RunConfig, arch: Architecture, calibration: Calibration, images: int) -> StepTime:
+    """The step of a single process."""
+    training, params = config.training, count_params(arch).total
+    width = numerics(training.precision, training.zero.stage)
+    work = Work(
+        images=images,
+        accumulation=1,
+        policy=training.activation_checkpointing,
+        backend=likely_backend(arch, calibration.device) if arch.talking_heads else "plain",
+        updated=params,
+        moved=moved_bytes(params, params, width, training.zero.stage, 1),
+    )
+    return predict_step(arch, width, calibration, work)
+
+
+def _architecture(config: RunConfig) -> Architecture:
+    try:
+        return architecture(config.model.name, num_classes=find_data(config, 0)[1], **config.model.overrides)
+    except ValueError as error:
+        raise PlanError(f"'model': {error}") from None
