@@ -3,7 +3,8 @@
 MAY_CHANGE = (
     "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.on_corrupt",
     "data.most_corrupt_share", "data.remote.", "training.zero.",
-    "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.checkpoint.",
+    "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.compile",
+    "training.checkpoint.",
     "training.log_every", "training.health_every", "training.most_skipped_steps", "training.rollback.",
     "training.collective_timeout",
     "training.hang_timeout", "training.slow_node_factor", "training.slow_nodes",

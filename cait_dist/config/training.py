@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from .section import Section
 
@@ -85,6 +85,9 @@ class TrainingConfig(Section):
     activation_checkpointing: Annotated[str, AfterValidator(_check_policy)] = Field(
         "none", description="none | attention | block | every-K: what is recomputed in the backward pass"
     )
+    compile: bool = Field(
+        False, description="compile the branches of the self-attention blocks with torch.compile; not at ZeRO stage 3"
+    )
     zero: ZeroConfig = ZeroConfig()
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="decay of the weights' moving average; null: none is kept"
@@ -116,3 +119,9 @@ class TrainingConfig(Section):
         description="warn: leave slow nodes out when the job is requeued for another reason; replace: save and requeue"
         " it at once",
     )
+
+    @model_validator(mode="after")
+    def _stage_suits(self) -> "TrainingConfig":
+        if self.compile and self.zero.stage == 3:
+            raise ValueError("compile true needs zero.stage 2 or less: at stage 3 parameters come and go in a branch")
+        return self

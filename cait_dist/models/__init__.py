@@ -5,6 +5,7 @@
 """
 
 from .architecture import Architecture
+from .attention import attention_backend
 from .cait import Cait, no_weight_decay_names
 from .layer_order import layer_of, num_layers
 from .zoo import architecture, create_model, list_models
@@ -13,6 +14,7 @@ __all__ = [
     "Architecture",
     "Cait",
     "architecture",
+    "attention_backend",
     "create_model",
     "layer_of",
     "list_models",

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cait_dist.ops import talking_heads_attention
+from cait_dist.ops import choose_backend, talking_heads_attention
 
+from .architecture import Architecture
 from .layers import linear_type, narrow
 
 
@@ -126,3 +127,20 @@ class ClassAttention(nn.Module):
 
     def _split_heads(self, x: torch.Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def attention_backend(arch: Architecture, device: torch.device, dtype: torch.dtype) -> str:
+    """Says which backend the self-attention of a network runs with in training.
+
+    Args:
+        arch: Its shape.
+        device: Where it is.
+        dtype: That of the matrix products.
+
+    Returns:
+        One of :func:`cait_dist.ops.available_backends`, or ``plain`` where heads are not mixed.
+    """
+    if not arch.talking_heads:
+        return "plain"
+    tokens = arch.num_patches + int(arch.class_token in ("from_start", "inserted"))
+    return choose_backend(device, dtype, heads=arch.num_heads, tokens=tokens, dropout=arch.attn_drop_rate > 0)

@@ -64,13 +64,15 @@ class SelfAttentionBlock(_ResidualBlock):
         Returns:
             (B, N, d) in the dtype of ``x``.
         """
-        x = add_branch(x, self._attend, self._scale(1), keep_attn, self.drop_path_rate)
-        return add_branch(x, self._feed_forward, self._scale(2), keep_mlp, self.drop_path_rate)
+        x = add_branch(x, self.attention_branch, self._scale(1), keep_attn, self.drop_path_rate)
+        return add_branch(x, self.feed_forward_branch, self._scale(2), keep_mlp, self.drop_path_rate)
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def attention_branch(self, x: Tensor) -> Tensor:
+        """Tokens (K, N, d) of the stream -> (K, N, d), for any number of samples; not yet scaled."""
         return self.attn(self.norm1(x))
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
+    def feed_forward_branch(self, x: Tensor) -> Tensor:
+        """Tokens (K, N, d) of the stream -> (K, N, d), for any number of samples; not yet scaled."""
         return self.mlp(self.norm2(x))
 
 

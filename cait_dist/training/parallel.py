@@ -1,7 +1,8 @@
-"""From a plain model to a partitioned one, in one order: activation checkpointing → autocast → DeepSpeed.
+"""From a plain model to a partitioned one, in one order: activation checkpointing → compilation → autocast → DeepSpeed.
 
 The order matters. Checkpointing wraps the blocks' own forward, so that what is recomputed is exactly what DeepSpeed's
-hooks gather parameters for; DeepSpeed comes last because it takes the parameters away.
+hooks gather parameters for; what is recomputed is compiled too; DeepSpeed comes last because it takes the parameters
+away.
 """
 
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from torch import nn
 
 from cait_dist.config.optimizer import OptimizerConfig
 from cait_dist.config.training import TrainingConfig
-from cait_dist.models import Cait
+from cait_dist.models import Cait, attention_backend
 from cait_dist.planning.batch_plan import BatchPlan
 
 from .activation_checkpointing import apply_activation_checkpointing
+from .compilation import compile_branches
 from .optimizer import FiniteUpdate, build_optimizer
 from .process_group import World, bound_all_groups
 
@@ -43,6 +45,8 @@ def parallelize(
     if training.zero.stage == 0:
         stepper.step = FiniteUpdate(stepper)  # type: ignore[method-assign, assignment]
     apply_activation_checkpointing(model, training.activation_checkpointing)
+    if training.compile:
+        compile_branches(model)
     if uses_autocast(training):
         autocast_forward(model, world.device)
     engine, *_ = deepspeed.initialize(
@@ -53,6 +57,13 @@ def parallelize(
     )
     bound_all_groups(training.collective_timeout)
     return engine
+
+
+def describe_attention(model: Cait, training: TrainingConfig, world: World) -> str:
+    """Which backend the self-attention of this model runs with, for the log."""
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    backend = attention_backend(model.arch, world.device, dtype)
+    return f"attention: {backend}" + (", in compiled branches" if training.compile else "")
 
 
 def uses_autocast(training: TrainingConfig) -> bool:

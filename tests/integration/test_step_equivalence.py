@@ -19,6 +19,7 @@ STEPS = 8
 PROCESSES, STAGES, POLICIES, ACCUMULATION = (1, 2, 4), (0, 1, 2, 3), ("none", "attention", "block"), (1, 2)
 FP32 = [f"fp32-z{z}-{p}-acc{a}" for z, p, a in itertools.product(STAGES, POLICIES, ACCUMULATION)]
 BF16 = [f"bf16-z{z}-{way}" for z, way in itertools.product(STAGES, ("none-acc1", "every-2-acc2"))]
+COMPILED, COMPILED_ON = "fp32-z2-none-acc2", 2
 FP32_TOLERANCE = 1e-5
 BF16_TOLERANCE = 3e-2
 """bf16 has 8 bits: a loss of 2.5 is itself known to 1e-2 only, and eight updates of rounded weights follow."""
@@ -43,11 +44,15 @@ def results(shared_config: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     out = tmp_path_factory.mktemp("equivalence")
     # A stage-3 engine patches torch for the rest of its process: it comes last.
     names = sorted(FP32 + BF16, key=lambda name: "z3" in name)
+    cases = {processes: [case(name, processes) for name in names] for processes in PROCESSES}
+    compiled = case(COMPILED, COMPILED_ON)
+    compiled |= {"name": "compiled", "overrides": [*compiled["overrides"], "training.compile=true"]}
+    cases[COMPILED_ON].insert(0, compiled)
     return {
         processes: run_on_ranks(
             PROGRAM,
             processes,
-            {"config": str(shared_config), "cases": [case(name, processes) for name in names]},
+            {"config": str(shared_config), "cases": cases[processes]},
             out / f"{processes}.json",
         )
         for processes in PROCESSES
@@ -71,6 +76,12 @@ def test_fp32_losses_equal_the_reference(
     results: dict[int, dict[str, Any]], reference: dict[str, Any], processes: int, name: str
 ) -> None:
     assert results[processes][name]["losses"] == pytest.approx(reference["losses"], abs=FP32_TOLERANCE)
+
+
+def test_fp32_losses_of_compiled_branches_equal_the_reference(
+    results: dict[int, dict[str, Any]], reference: dict[str, Any]
+) -> None:
+    assert results[COMPILED_ON]["compiled"]["losses"] == pytest.approx(reference["losses"], abs=FP32_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", BF16)

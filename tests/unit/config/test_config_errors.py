@@ -264,3 +264,10 @@ def test_the_error_survives_a_process_boundary_and_keeps_its_problems():
     assert isinstance(error, ValueError)
     assert again.problems == error.problems
     assert str(again) == str(error) == "2 errors in the configuration:\n  one\n  two"
+
+
+def test_compiling_is_refused_at_stage_3_at_its_key(minimal, errors):
+    assert errors(minimal, "training.compile=true", "training.zero.stage=3") == [
+        "command line 'training.compile=true': compile true needs zero.stage 2 or less: at stage 3 parameters "
+        "come and go in a branch"
+    ]
