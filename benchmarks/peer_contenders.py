@@ -72,7 +72,7 @@ def block_contenders(case: Case) -> AtBatch:
     found["timm recomputed"] = lambda batch: blocks.contender(blocks.timm, batch, _recomputed)
     if case.deit is not None:
         found["deit"] = lambda batch: blocks.contender(blocks.deit, batch)
-    for backend in available_backends():
+    for backend in available_backends(case.device):
         found[f"ours {backend}"] = partial(_with_backend, backend, lambda batch: blocks.contender(blocks.ours, batch))
     if case.compiled:
         found["timm compiled"] = lambda batch: blocks.contender(blocks.timm, batch, torch.compile)
@@ -98,7 +98,7 @@ def step_contenders(case: Case) -> AtBatch:
     found["timm recomputed"] = lambda batch: steps.theirs(steps.timm, batch, _timm_recomputed)
     if case.deit is not None:
         found["deit"] = lambda batch: steps.theirs(steps.deit, batch)
-    for backend in available_backends():
+    for backend in available_backends(case.device):
         found[f"ours {backend}"] = partial(_with_backend, backend, steps.all_computed)
     if rate:
         found[f"ours, {rate} skipped"] = steps.skipping

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -47,6 +48,7 @@ BATCHES = {"cpu": {"block": 1, "dropping": 8, "step": 8}, "cuda": {"block": 16, 
 def main() -> None:
     """Measure what the command line asks for, print it, and write JSON and a picture."""
     options = parse()
+    _refuse_unknown_contenders(options)
     if options.memory_of:
         torch.set_num_threads(options.threads)
         print(json.dumps(_grow(options.kind, options.memory_of, options, _manner(options))))
@@ -70,11 +72,13 @@ def main() -> None:
 
 def _block(options: argparse.Namespace, precision: str) -> Iterator[Rows]:
     for kind in ("block", "dropping"):
-        yield _race(kind, options, precision, block_flops(arch_of(kind, options)))
+        if contenders(kind, options):
+            yield _race(kind, options, precision, block_flops(arch_of(kind, options)))
 
 
 def _step(options: argparse.Namespace, precision: str) -> Iterator[Rows]:
-    yield _race("step", options, precision, step_flops(arch_of("step", options)))
+    if contenders("step", options):
+        yield _race("step", options, precision, step_flops(arch_of("step", options)))
 
 
 def _race(kind: str, options: argparse.Namespace, precision: str, flops_per_image: float) -> Rows:
@@ -113,7 +117,7 @@ def _grow(kind: str, name: str, options: argparse.Namespace, manner: Manner) -> 
 
 
 def _memory_rows(what: str, precision: str, grown: dict[str, dict[str, Any]]) -> Rows:
-    base = grown["timm"].get("growth_bytes")
+    base = grown.get("timm", {}).get("growth_bytes")
     found = []
     for name, result in grown.items():
         growth = result.get("growth_bytes")
@@ -154,6 +158,16 @@ def contenders(kind: str, options: argparse.Namespace) -> AtBatch:
     case = Case(arch_of(kind, options), torch.device(options.device), options.compile, options.deit)
     made = {"block": block_contenders, "dropping": dropping_contenders, "step": step_contenders}[kind](case)
     return {name: make for name, make in made.items() if options.contenders is None or name in options.contenders}
+
+
+def _refuse_unknown_contenders(options: argparse.Namespace) -> None:
+    kinds = ("block", "dropping", "step")
+    known = {
+        name for kind in kinds for name in contenders(kind, argparse.Namespace(**{**vars(options), "contenders": None}))
+    }
+    for name in options.contenders or ():
+        if name not in known:
+            sys.exit(f"--contenders: nobody is called {name!r} here; there are {', '.join(sorted(known))}")
 
 
 def arch_of(kind: str, options: argparse.Namespace) -> Architecture:
