@@ -33,7 +33,7 @@ from .calibration import AttentionTime, Both, Calibration, ProductTime, Rates
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _UPDATED_PARAMETERS = 4_000_000
-_BANDWIDTH_BYTES = 2**28
+_BANDWIDTH_BYTES = 2**27
 _FEWEST_ROUNDS = 3
 
 

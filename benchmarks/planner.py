@@ -1,0 +1,173 @@
+"""Does a plan come true? Counted memory and predicted time of a step, against real steps on this machine's CPU.
+
+    OMP_NUM_THREADS=1 python benchmarks/planner.py --out benchmarks/results/planner.json
+    OMP_NUM_THREADS=1 python benchmarks/planner.py --only memory
+
+Memory: the most that the resident memory of a fresh process grows over a step of `cait train`'s own engine, beside what
+`cait plan` counts for a CPU. Time: `cait bench step` at a configuration's shapes and micro-batch, then its real step;
+with one thread in seconds of the processor, which other work on the machine does not enter. And from the rates of all
+*other* configurations, which is what a plan does for shapes that were never measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from planner_points import CLASSES, MEMORY, TIME, Point, load
+from stability_runs import hardware
+
+from cait_dist.models import architecture
+from cait_dist.planning.activation_memory import count_activations
+from cait_dist.planning.calibration import Calibration, load_calibration
+from cait_dist.planning.flops import count_params
+from cait_dist.planning.numerics import numerics
+from cait_dist.planning.options import likely_backend
+from cait_dist.planning.state_memory import ZeroSetting, count_state
+from cait_dist.tracking.code_version import describe_code
+from cait_dist.training.bench_step import predict_alone
+from launch.local import rank_environment
+
+PROGRAM = Path(__file__).with_name("planner_points.py")
+TIMEOUT = 900
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""glibc returns what is freed at once, so that resident is what is in use"""
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    record: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        **describe_code(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "hardware": hardware(),
+        "load_average": os.getloadavg(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.only in (None, "memory"):
+            record["memory"] = [_say(memory_row(point, folder)) for point in MEMORY]
+        if options.only in (None, "time"):
+            rows = [_say(time_row(point, folder, options.seconds, options.steps)) for point in TIME]
+            record["time"] = [
+                _say(row) for row in with_foreign(rows, load_calibration(folder / "calibration.json"), folder)
+            ]
+    if options.out:
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"wrote {options.out}")
+
+
+def memory_row(point: Point, folder: Path) -> dict[str, Any]:
+    """One point, counted and measured."""
+    found = run(point, "memory", folder, {})
+    counted = counted_bytes(point, folder)
+    return {
+        **asdict(point),
+        "counted_bytes": round(counted),
+        **found,
+        "ratio": round(counted / found["measured_bytes"], 3),
+    }
+
+
+def counted_bytes(point: Point, folder: Path) -> float:
+    """What the planner says."""
+    config = load(point, folder)
+    width = numerics(config.training.precision, point.stage)
+    arch = architecture(config.model.name, num_classes=CLASSES, **config.model.overrides)
+    zero = ZeroSetting(point.stage, point.ranks, config.training.zero.bucket_size, device="cpu")
+    gradient = width.parameter if point.stage == 0 else 0
+    activations = count_activations(arch, width, point.policy, likely_backend(arch, "cpu"), "cpu", gradient)
+    return count_state(count_params(arch).total, width, zero).peak(activations.peak(point.images))
+
+
+def time_row(point: Point, folder: Path, seconds: float, steps: int) -> dict[str, Any]:
+    """One point, measured and predicted from its own rates."""
+    found = run(point, "time", folder, {"seconds": seconds, "steps": steps})
+    return {**asdict(point), **found, "ratio": round(found["predicted_seconds"] / found["measured_seconds"], 3)}
+
+
+def with_foreign(rows: list[dict[str, Any]], calibration: Calibration, folder: Path) -> list[dict[str, Any]]:
+    """And predicted from the rates of all others."""
+    told = []
+    for point, row in zip(TIME, rows, strict=True):
+        config = load(point, folder)
+        arch = architecture(config.model.name, num_classes=CLASSES, **config.model.overrides)
+        others = without_shapes(calibration, arch.embed_dim, arch.num_patches)
+        seconds = predict_alone(config, arch, others, point.images).total
+        told.append({**row, "foreign_seconds": seconds, "foreign_ratio": round(seconds / row["measured_seconds"], 3)})
+    return told
+
+
+def without_shapes(calibration: Calibration, dim: int, tokens: int) -> Calibration:
+    """A calibration that has never seen a network of this width, nor images with so many patches of it."""
+    rates = {
+        kind: replace(
+            found,
+            products=tuple(p for p in found.products if dim not in (p.inner, p.outer)),
+            attention=tuple(a for a in found.attention if (a.heads * a.head_dim, a.tokens) != (dim, tokens)),
+        )
+        for kind, found in calibration.rates.items()
+    }
+    return replace(calibration, rates=rates)
+
+
+def run(point: Point, kind: str, folder: Path, more: dict[str, Any]) -> dict[str, Any]:
+    """In fresh processes, one for each rank."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(PROGRAM), kind, json.dumps(asdict(point)), str(folder), json.dumps(more)],
+                env={**os.environ, **GIVE_BACK, **rank_environment(rank, point.ranks, listener)},
+                stdout=subprocess.DEVNULL,
+                stderr=(folder / f"rank-{rank}.log").open("wb"),
+                pass_fds=(listener.fileno(),) if rank == 0 else (),
+            )
+            for rank in range(point.ranks)
+        ]
+        try:
+            failed = [rank for rank, process in enumerate(ranks) if process.wait(TIMEOUT)]
+        finally:
+            for process in ranks:
+                process.kill()
+                process.wait()
+    if failed:
+        sys.exit((folder / f"rank-{failed[0]}.log").read_text()[-3000:])
+    return dict(json.loads((folder / "found.json").read_text()))
+
+
+def _say(row: dict[str, Any]) -> dict[str, Any]:
+    setting = f"{row['model']}, {row['precision']}, stage {row['stage']}, {row['policy']}, {row['images']} images"
+    setting += f" on {row['ranks']} ranks" if row["ranks"] > 1 else ""
+    setting += "".join(f", {extra}" for extra in row["extra"])
+    if "counted_bytes" in row:
+        numbers = f"counted {row['counted_bytes'] / 1e6:,.0f} MB, took {row['measured_bytes'] / 1e6:,.0f} MB"
+    else:
+        numbers = f"predicted {row['predicted_seconds']:.3f} s, took {row['measured_seconds']:.3f} s"
+    foreign = f"; from others' rates {row['foreign_ratio']:.2f}" if "foreign_ratio" in row else ""
+    print(f"{setting}: {numbers}, ratio {row['ratio']:.2f}{foreign}", flush=True)
+    return row
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("memory", "time"), help="leave the other out")
+    parser.add_argument("--seconds", type=float, default=1.0, help="to spend on each rate; default: 1")
+    parser.add_argument("--steps", type=int, default=3, help="real steps that are timed; default: 3")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the numbers")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What the planner counts, against real ranks with real DeepSpeed: resident memory, and bytes given to collectives."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks import run_on_ranks
+
+from cait_dist.config import RunConfig, load_config
+from cait_dist.models import architecture
+from cait_dist.planning.activation_memory import count_activations
+from cait_dist.planning.communication import count_traffic
+from cait_dist.planning.flops import count_params
+from cait_dist.planning.numerics import numerics
+from cait_dist.planning.options import likely_backend
+from cait_dist.planning.state_memory import ZeroSetting, count_state
+
+PROGRAM = Path(__file__).with_name("planner_program.py")
+RANKS = 2
+CONFIG = """
+name: plan
+data: {path: nowhere, workers: 0}
+training: {global_batch: 8, precision: fp32, ema_decay: 0.9999, zero: {param_persistence_threshold: 0}}
+evaluation: {weights: [raw]}
+"""
+SMALL = ["model.image_size=64", "model.depth=2"]
+BF16 = "training.precision=bf16"
+WIDE = ["model.embed_dim=384", "model.num_heads=8", "model.depth=12", "model.image_size=64"]
+TRAFFIC = [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+"""ZeRO stage and micro-batches per step"""
+CASES: list[dict[str, Any]] = [
+    # The first use of a stage loads code that stays.
+    {"name": "warm up 0", "images": 2, "overrides": [*SMALL, "training.zero.stage=0"]},
+    {"name": "warm up 2", "images": 2, "overrides": [*SMALL, BF16, "training.zero.stage=2"]},
+    {"name": "activations", "images": 6, "overrides": ["training.zero.stage=0", "model.depth=12"]},
+    {"name": "state", "images": 2, "overrides": [*WIDE, BF16, "training.zero.stage=2"]},
+    *(
+        {
+            "name": f"traffic at stage {stage}, {accumulation}",
+            "images": 2,
+            "accumulation": accumulation,
+            # Stage 3 fetches weights anew for each use until it knows the order of these.
+            "steps": 3 if stage == 3 else 1,
+            "overrides": [*SMALL, BF16, f"training.zero.stage={stage}"],
+        }
+        for stage, accumulation in TRAFFIC
+    ),
+]
+BY_NAME = {case["name"]: case for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("planner") / "plan.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(config: Path) -> Any:
+    # Whatever is larger is given back to the system at once, so that resident is what is in use.
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+        environment.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+        return run_on_ranks(PROGRAM, RANKS, {"config": str(config), "cases": CASES}, config.with_name("out.json"))
+
+
+def counted_peak(config: RunConfig, images: int) -> float:
+    training = config.training
+    width = numerics(training.precision, training.zero.stage)
+    arch = architecture(config.model.name, **config.model.overrides)
+    zero = ZeroSetting(training.zero.stage, RANKS, training.zero.bucket_size, device="cpu")
+    gradient = width.parameter if training.zero.stage == 0 else 0
+    policy = training.activation_checkpointing
+    activations = count_activations(arch, width, policy, likely_backend(arch, "cpu"), "cpu", gradient)
+    return count_state(count_params(arch).total, width, zero).peak(activations.peak(images))
+
+
+@pytest.mark.parametrize("name", ["activations", "state"])
+def test_counted_memory_is_what_a_rank_takes(name: str, config: Path, measured: Any) -> None:
+    case = BY_NAME[name]
+    counted = counted_peak(load_config(config, case["overrides"]).config, case["images"])
+    assert measured[name]["peak_bytes"] == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize(("stage", "accumulation"), TRAFFIC)
+def test_counted_traffic_is_what_ranks_give_to_collectives(stage: int, accumulation: int, measured: Any) -> None:
+    sent = measured[f"traffic at stage {stage}, {accumulation}"]["sent"]
+    # On a ring a rank sends a share (W - 1) / W of a tensor to gather or to share it out, and twice that to sum it.
+    share = (RANKS - 1) / RANKS
+    total = share * (2 * sent["all_reduce"] + sent["reduce_scatter_tensor"] + sent["all_gather_into_tensor"])
+    arch = architecture("cait_xxs24_224", image_size=64, depth=2)
+    counted = count_traffic(count_params(arch).total, numerics("bf16", stage), stage, RANKS, accumulation)
+    assert total == pytest.approx(counted.total, rel=0.02)

@@ -1,0 +1,123 @@
+"""Rates measured on this machine, and the file that keeps them."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cait_dist.config import RunConfig, load_config
+from cait_dist.models import architecture
+from cait_dist.planning.calibration import (
+    Calibration,
+    add_to_file,
+    attention_macs,
+    default_path,
+    load_calibration,
+    save_calibration,
+)
+from cait_dist.planning.errors import PlanError
+from cait_dist.planning.flops import count_macs
+from cait_dist.planning.step_bench import StepBench
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    path = tmp_path_factory.mktemp("calibration") / "plan.yaml"
+    path.write_text("name: plan\ndata: {path: nowhere}\ntraining: {global_batch: 8}\n")
+    return load_config(path, []).config
+
+
+@pytest.fixture(scope="module")
+def measured(config: RunConfig) -> Calibration:
+    arch = architecture("cait_xxs24_224", image_size=64, depth=2, num_classes=10)
+    return StepBench(torch.device("cpu"), 0.0).measure(config, arch, 2, ["eager", "chunked"], "abc")
+
+
+def test_everything_takes_time(measured: Calibration) -> None:
+    for rates in measured.rates.values():
+        parts = [*(p.seconds for p in rates.products), *(a.seconds for a in rates.attention), rates.stream, rates.gelu]
+        assert all(part.forward > 0 and part.backward > 0 for part in parts)
+    assert min(measured.update, measured.bandwidth, measured.augment, measured.block_overhead.forward) > 0
+
+
+def test_it_says_where_and_with_what_it_was_measured(measured: Calibration) -> None:
+    assert measured.torch == torch.__version__
+    assert measured.device == "cpu"
+    assert measured.threads == torch.get_num_threads()
+    assert measured.clock == ("processor" if measured.threads == 1 else "wall")
+    assert measured.commit == "abc"
+
+
+def test_the_shapes_are_those_of_the_model(measured: Calibration) -> None:
+    shapes = [(p.rows, p.inner, p.outer) for p in measured.rates["fp32"].products]
+    assert shapes == [(32, 192, 576), (32, 192, 192), (32, 192, 768), (32, 768, 192), (2, 192, 192)]
+    assert [a.backend for a in measured.rates["bf16"].attention] == ["eager", "chunked"]
+
+
+def test_multiply_adds_of_an_attention_are_those_of_the_count() -> None:
+    arch = architecture("cait_s24_224")
+    macs = count_macs(arch)
+    assert 24 * attention_macs("chunked", 8, 196, 48) == macs.attention + macs.head_mixing
+    assert 24 * attention_macs("plain", 8, 196, 48) == macs.attention
+
+
+def test_what_was_measured_is_given_back_and_other_shapes_by_their_work(measured: Calibration) -> None:
+    rates = measured.rates["fp32"]
+    first = rates.products[0]
+    assert rates.product(first.rows, first.inner, first.outer) == first.seconds
+    assert rates.product(2 * first.rows, first.inner, first.outer).forward == pytest.approx(2 * first.seconds.forward)
+    attention = rates.attention[1]
+    twice = rates.attend("chunked", attention.heads, attention.tokens, attention.head_dim, 2 * attention.images)
+    assert twice.backward == pytest.approx(2 * attention.seconds.backward)
+
+
+def test_a_file_gives_back_what_was_written(measured: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "calibration.json"
+    save_calibration(measured, path)
+    assert load_calibration(path) == measured
+    assert [entry.name for entry in path.parent.iterdir()] == ["calibration.json"]
+
+
+def test_other_shapes_are_added_and_the_same_ones_replaced(measured: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    add_to_file(measured, path)
+    rates = measured.rates["fp32"]
+    wider = dataclasses.replace(rates.products[0], inner=384, outer=1152)
+    again = dataclasses.replace(rates.products[1], seconds=rates.products[1].seconds * 2)
+    newer = dataclasses.replace(rates, products=(wider, again))
+    add_to_file(dataclasses.replace(measured, rates=measured.rates | {"fp32": newer}), path)
+    found = load_calibration(path).rates["fp32"].products
+    assert wider in found
+    assert again in found
+    assert rates.products[1] not in found
+    assert len(found) == len(rates.products) + 1
+
+
+def test_rates_of_another_machine_are_not_mixed_in(measured: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    add_to_file(dataclasses.replace(measured, hardware="another", update=1.0), path)
+    add_to_file(measured, path)
+    assert load_calibration(path) == measured
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "rates": 3}'])
+def test_what_is_no_calibration_is_said_to_be_none(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=r"calibration.json is no calibration: `cait bench step` writes them"):
+        load_calibration(path)
+
+
+def test_a_calibration_of_another_version_is_refused(measured: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    save_calibration(measured, path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 0}))
+    with pytest.raises(PlanError, match="another version"):
+        load_calibration(path)
+
+
+def test_the_usual_place_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_path() == Path("/somewhere/cait-dist/calibration.json")
