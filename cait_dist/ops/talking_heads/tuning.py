@@ -29,7 +29,7 @@ TILES: dict[tuple[str, int, int], Tile] = {
     ("forward_rows", 80, 2): Tile(128, 4),
     ("forward_rows", 80, 4): Tile(128, 4),
     ("backward_rows", 80, 2): Tile(32, 4),
-    ("backward_rows", 80, 4): Tile(64, 8),
+    ("backward_rows", 80, 4): Tile(32, 8),
     ("forward_rows", 90, 2): Tile(128, 4),
     ("forward_rows", 90, 4): Tile(128, 4),
     ("backward_rows", 90, 2): Tile(64, 4),
@@ -39,7 +39,7 @@ TILES: dict[tuple[str, int, int], Tile] = {
 
 CANDIDATES: dict[str, tuple[Tile, ...]] = {
     "forward_rows": (Tile(64, 4), Tile(128, 4), Tile(256, 4), Tile(256, 8), Tile(1024, 8)),
-    "backward_rows": (Tile(32, 4), Tile(64, 4), Tile(64, 8), Tile(128, 4), Tile(128, 8)),
+    "backward_rows": (Tile(32, 4), Tile(32, 8), Tile(64, 4), Tile(64, 8), Tile(128, 4), Tile(128, 8)),
 }
 """Worth measuring."""
 
