@@ -19,7 +19,7 @@ def advice(plan: RunPlan) -> list[str]:
 
 def warnings(plan: RunPlan) -> list[str]:
     """What stands in the way."""
-    return [*_configured(plan), *_loader(plan), *_network(plan)]
+    return [*_configured(plan), *_loader(plan), *_network(plan), *_compiled(plan)]
 
 
 def basis(plan: RunPlan) -> str:
@@ -105,3 +105,8 @@ def _network(plan: RunPlan) -> Iterator[str]:
     share = best.network_seconds / best.step_seconds
     if best.gpus > 1 and share > _NETWORK_MATTERS:
         yield f"The network alone needs at least {share:.0%} of a step: a larger global batch makes it matter less."
+
+
+def _compiled(plan: RunPlan) -> Iterator[str]:
+    if plan.situation.config.training.compile:
+        yield "training.compile is on: memory and time are those without it, which compiled branches should stay below."

@@ -162,6 +162,10 @@ class Calibration:
         }
         return replace(self, rates=self.rates | rates, checks=(*older.checks, *self.checks))
 
+    def backends(self, precision: str) -> set[str]:
+        """Attentions that were measured."""
+        return {entry.backend for entry in self.rates[precision].attention}
+
     def suits(self, gpu: Gpu) -> bool:
         """Whether it was measured on such a GPU."""
         return all(part in self.hardware for part in gpu.known_as)

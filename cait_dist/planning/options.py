@@ -96,10 +96,18 @@ class Situation:
 
     @property
     def backend(self) -> str:
-        """Of the attention; ``plain`` without talking heads."""
+        """Of the attention: as asked, else what the run would choose; ``plain`` without talking heads."""
         if not self.arch.talking_heads:
             return "plain"
-        return self.attention or likely_backend(self.arch, self.device)
+        return self.attention or self._chosen_backend()
+
+    def _chosen_backend(self) -> str:
+        chosen = likely_backend(self.arch, self.device)
+        if self.device == "cpu" or chosen == "eager":
+            return chosen
+        # This machine need not have such a GPU. Where it has been measured, what ran there counts.
+        measured = self.calibration.backends(self.config.training.precision) if self.calibration else {"fused"}
+        return "fused" if "fused" in measured else "chunked"
 
     def option(self, policy: str, stage: int, gpus: int) -> Option:
         """Work one way out.

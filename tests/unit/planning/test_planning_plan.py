@@ -143,6 +143,11 @@ def test_a_loader_that_cannot_keep_up_is_warned_of(m48: Path) -> None:
     assert "loader" not in " ".join(warnings(plan_of(m48, loader_rate=1e6)))
 
 
+def test_what_compilation_changes_is_not_counted_and_it_is_said(m48: Path) -> None:
+    assert "compile" not in " ".join(warnings(plan_of(m48)))
+    assert "training.compile is on" in " ".join(warnings(plan_of(m48, "training.compile=true")))
+
+
 def test_traffic_by_stage() -> None:
     params, ranks = 1000, 4
     sent = [count_traffic(params, numerics("bf16", stage), stage, ranks, 1).total for stage in (0, 1, 2, 3)]
@@ -239,7 +244,7 @@ def test_the_command_prints_a_screen_and_all_of_it_as_json(m48: Path, tmp_path: 
     printed = CliRunner().invoke(app, [*arguments, str(file), "--picture", str(picture)])
     assert printed.exit_code == 0, printed.output
     assert len(printed.stdout.splitlines()) < 50
-    for word in ("356.46 M", "329.11 G", "predicted:", "steady", "GPU-hours", "Run at ZeRO"):
+    for word in ("356.46 M", "329.11 G", "attention chunked", "predicted:", "steady", "GPU-hours", "Run at ZeRO"):
         assert word in printed.stdout
     assert picture.read_text().startswith("<?xml")
     told = json.loads(CliRunner().invoke(app, [*arguments, str(file), "--json"]).stdout)
@@ -271,3 +276,11 @@ def test_bad_input_ends_with_a_line_and_status_2(
         main()
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_attention_is_the_one_that_such_a_gpu_runs(m48: Path) -> None:
+    assert plan_of(m48).situation.backend == "fused"
+    assert plan_of(m48, calibration=made_up_calibration()).situation.backend == "chunked"
+    assert plan_of(m48, attention="eager").situation.backend == "eager"
+    assert plan_of(m48, "model.image_size=208").situation.backend == "eager"
+    assert plan_of(m48, "model.talking_heads=false").situation.backend == "plain"
