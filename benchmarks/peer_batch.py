@@ -78,7 +78,8 @@ def _seconds_at(make: Callable[[int], Contender], batch: int, manner: Manner) ->
     try:
         with time_limit(manner.first_seconds):
             contender = make(batch)
-            measure(contender, manner)
+            for _ in range(contender.warm_ups):
+                measure(contender, manner)
         return statistics.median(measure(contender, manner)[0] for _ in range(TIMED_RUNS))
     finally:
         if contender is not None:

@@ -2,8 +2,10 @@
 
 All compute the same function of the same input, with weights that are the same to begin with. What is a variation of
 one network shares its parameters, so that even the largest is there once per implementation and not once per contender.
-"Compiled" is ``torch.compile`` of each self-attention block by itself: blocks are alike, so one compilation serves them
-all. "Recomputed" keeps only the input of each self-attention block for the backward pass.
+
+"Compiled" is ``torch.compile``: of each of timm's self-attention blocks by itself, and of our blocks' branches, as
+``training.compile`` does it. They are alike, so one compilation serves them all. "Recomputed" keeps only the input of
+each self-attention block for the backward pass.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,6 +30,7 @@ from cait_dist.models import Architecture, Cait
 from cait_dist.models.cait import SelfAttentionBlock
 from cait_dist.ops import available_backends, draw_keep_mask, override_backend
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
+from cait_dist.training.compilation import compile_branches
 
 MUCH_DROPPED = 0.3
 """The rate at which leaving branches out is measured on a block."""
@@ -76,7 +80,7 @@ def block_contenders(case: Case) -> AtBatch:
         found[f"ours {backend}"] = partial(_with_backend, backend, lambda batch: blocks.contender(blocks.ours, batch))
     if case.compiled:
         found["timm compiled"] = lambda batch: blocks.contender(blocks.timm, batch, torch.compile)
-        found["ours compiled"] = lambda batch: blocks.contender(blocks.ours, batch, torch.compile)
+        found["ours compiled"] = lambda batch: blocks.contender(blocks.ours, batch, _branches_compiled)
     return found
 
 
@@ -105,7 +109,12 @@ def step_contenders(case: Case) -> AtBatch:
     found["ours recomputed"] = lambda batch: steps.all_computed(batch, _our_recomputed)
     if case.compiled:
         found["timm compiled"] = lambda batch: steps.theirs(steps.timm, batch, _blocks_compiled)
-        found["ours compiled"] = lambda batch: steps.all_computed(batch, _blocks_compiled)
+        found["ours compiled"] = lambda batch: steps.all_computed(batch, _our_compiled)
+    if case.compiled and rate:
+        # Compiled again when the number of samples first changes, and then for any number.
+        found[f"ours compiled, {rate} skipped"] = lambda batch: replace(
+            steps.skipping(batch, _our_compiled), warm_ups=4
+        )
     return found
 
 
@@ -201,7 +210,7 @@ class _Steps:
         view.arch = _undropped(self._case.arch)
         return self._step(self.ours, wrap(view), batch, lambda: ())
 
-    def skipping(self, batch: int) -> Contender:
+    def skipping(self, batch: int, wrap: Callable[[nn.Module], nn.Module] = lambda network: network) -> Contender:
         """Ours, which leaves out what a mask says that is drawn anew each time."""
         arch, draw, facts = self._case.arch, torch.Generator().manual_seed(0), dict[str, float]()
 
@@ -210,7 +219,7 @@ class _Steps:
             facts["computed_share"] = float(keep.float().mean())
             return (keep,)
 
-        return replace(self._step(self.ours, self.ours, batch, masks), facts=facts)
+        return replace(self._step(self.ours, wrap(self.ours), batch, masks), facts=facts)
 
     def _step(
         self, network: nn.Module, wrapped: nn.Module, batch: int, more: Callable[[], tuple[Tensor, ...]]
@@ -263,6 +272,18 @@ def _our_recomputed(network: nn.Module) -> nn.Module:
     view: Any = _with_blocks(network, copy.copy)
     apply_activation_checkpointing(view, "block")
     return view
+
+
+def _our_compiled(network: nn.Module) -> nn.Module:
+    view: Any = _with_blocks(network, copy.copy)
+    compile_branches(view)
+    return view
+
+
+def _branches_compiled(block: nn.Module) -> nn.Module:
+    alone: Any = SimpleNamespace(blocks=[copy.copy(block)])
+    compile_branches(alone)
+    return alone.blocks[0]
 
 
 def _blocks_compiled(network: nn.Module) -> nn.Module:

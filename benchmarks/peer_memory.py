@@ -33,7 +33,8 @@ def grow_here(make: Callable[[], Contender], manner: Manner) -> dict[str, Any]:
     try:
         contender = make()
         with time_limit(manner.first_seconds):
-            work(contender, manner)
+            for _ in range(contender.warm_ups):
+                work(contender, manner)
         clear(contender)
         if manner.device.type == "cuda":
             _, peak, growth = measure(contender, manner)

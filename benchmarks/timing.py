@@ -35,6 +35,8 @@ class Contender:
     """the optimizer's step, where it is part of what is measured"""
     facts: dict[str, float] = field(default_factory=dict)
     """what a run tells of itself, kept of every round: the share of branches that it computed, for example"""
+    warm_ups: int = 1
+    """runs before the first that counts"""
 
 
 Makers = Mapping[str, Callable[[], Contender]]
@@ -91,6 +93,8 @@ def _attempt(
         began = time.perf_counter()
         with time_limit(manner.first_seconds if first else None):
             made[name] = made.get(name) or make()
+            for _ in range(made[name].warm_ups - 1 if first else 0):
+                measure(made[name], manner)
             seconds, peak, growth = measure(made[name], manner)
     except Exception as error:  # whatever a compiler or a driver may raise
         failed = reason(error)

@@ -34,6 +34,13 @@ def test_contenders_take_turns_in_every_round_and_are_made_once():
     assert [len(turn.seconds) for turn in turns.values()] == [3, 3]
 
 
+def test_who_needs_more_runs_to_warm_up_has_them():
+    calls = []
+    turns = take_turns({"a": lambda: contender(lambda: calls.append(1) or 1.0, warm_ups=3)}, MANNER)
+    assert len(calls) == 3 + MANNER.rounds
+    assert len(turns["a"].seconds) == MANNER.rounds
+
+
 def test_a_ratio_is_the_median_of_ratios_within_a_round():
     turns = {"timm": Turns(seconds=[1.0, 10.0, 1.0]), "ours": Turns(seconds=[0.5, 5.0, 2.0])}
     found = rows("block", turns, MANNER)
