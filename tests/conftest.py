@@ -4,10 +4,14 @@ Being here, this file also puts its folder on the import path, so that tests fin
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from cait_dist.tracking.run_directory import RunDirectory
 
 TINY = """
 name: tiny
@@ -85,3 +89,19 @@ def shared_config(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Pat
     path = folder / "tiny.yaml"
     path.write_text(TINY.format(runs=folder / "runs", data=digits))
     return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared_config: Path) -> "Callable[[int], RunDirectory]":
+    """The tiny run on two processes at a ZeRO stage, trained when it is first asked for; to be compared with."""
+    from training_command import train  # noqa: PLC0415 - most tests train nothing
+
+    runs: dict[int, RunDirectory] = {}
+
+    def at(stage: int) -> "RunDirectory":
+        if stage not in runs:
+            arguments = (f"training.zero.stage={stage}", "--processes", "2")
+            runs[stage] = train(shared_config, *arguments, name=f"undisturbed-{stage}")
+        return runs[stage]
+
+    return at

@@ -1,24 +1,26 @@
 """What training wrote loads into timm, and gives the same logits there."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from timm_reference import import_timm_cait
-from training_command import CAIT, train
+from training_command import CAIT
 
 from cait_dist.config import load_config
 from cait_dist.models.weights import load_weights
+from cait_dist.tracking.run_directory import RunDirectory
 from cait_dist.training.initial_model import build_model
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run_path(shared_config: Path) -> Path:
-    return train(shared_config, "training.zero.stage=3", "--processes", "2", name="exported").path
+def run_path(undisturbed: Callable[[int], RunDirectory]) -> Path:
+    return undisturbed(3).path
 
 
 def export(run_path: Path, out: Path, weights: str, *options: str) -> None:

@@ -6,11 +6,14 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from training_command import Training, evaluations, final_state, losses, start, train, wait_for
+
+from cait_dist.tracking.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
@@ -94,14 +97,8 @@ def begin(config: Path, folder: Path, hook: str = "", limit: float = LIMIT, name
     return start(config, "--processes", "2", f"training.hang_timeout={limit}", name=name, PYTHONPATH=str(folder))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(shared_config: Path) -> Training:
-    """The run as it should be."""
-    return Training(None, train(shared_config, "--processes", "2", name="not_hung"))  # type: ignore[arg-type]
-
-
 def test_a_stopped_rank_is_named_and_ended_and_the_run_goes_on_as_if_nothing_had_happened(
-    tiny_config: Path, tmp_path: Path, undisturbed: Training
+    tiny_config: Path, tmp_path: Path, undisturbed: Callable[[int], RunDirectory]
 ) -> None:
     training = begin(tiny_config, tmp_path / "hook")
     training.wait_for_step(13)
@@ -125,18 +122,19 @@ def test_a_stopped_rank_is_named_and_ended_and_the_run_goes_on_as_if_nothing_had
     entry = training.run.read_record()["attempts"][0]
     assert (entry["outcome"], entry["failure"]["rank"]) == ("failed", 1)
     run = train(tiny_config, "--processes", "2")
-    assert losses(run) == losses(undisturbed.run)
-    assert evaluations(run) == evaluations(undisturbed.run)
-    assert final_state(run) == final_state(undisturbed.run)
+    assert losses(run) == losses(undisturbed(2))
+    assert evaluations(run) == evaluations(undisturbed(2))
+    assert final_state(run) == final_state(undisturbed(2))
 
 
 def test_ranks_that_get_stuck_elsewhere_are_named_with_what_they_did(tiny_config: Path, tmp_path: Path) -> None:
+    # Both at once: what they do is mostly to wait.
     stuck = begin(tiny_config, tmp_path / "data", STUCK_IN_DATA, name="data")
+    stopped = begin(tiny_config, tmp_path / "evaluation", STOPS_WHILE_EVALUATING, limit=3, name="evaluation")
     status, _, err = stuck.finish()
     assert status == 1
     assert re.search(r"rank 1 on node \S+ does not get on: for \d+ s in step 13, data; the others wait in step 1", err)
     assert "sitecustomize.py" in (stuck.run.attempt(1) / "rank-1.stacks.txt").read_text(), "where it is stuck"
-    stopped = begin(tiny_config, tmp_path / "evaluation", STOPS_WHILE_EVALUATING, limit=3, name="evaluation")
     status, _, err = stopped.finish()
     assert status == 1
     assert re.search(r"rank 1 on node \S+ has not been heard of for \d+ s, last in step 14, evaluation", err)

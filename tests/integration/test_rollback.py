@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from ranks import run_on_ranks
 
+from cait_dist.errors import is_for_user
+from cait_dist.training.rollback import GivenUpError
+
 PROGRAM = Path(__file__).with_name("rollback_program.py")
 STEPS, BATCH = 20, 16
 COMMON = [
@@ -98,6 +101,7 @@ def test_where_a_checkpoint_leads_into_trouble_at_once_an_older_one_is_tried_and
 def test_what_helps_against_nothing_ends_the_run_with_a_report_and_finite_weights(found: dict[str, Any]) -> None:
     run = found["endless"]
     message = run["outcomes"][-1]
+    assert is_for_user(GivenUpError(message)), "so it is the last line that is seen, and the status is 2"
     assert "training has gone back 2 times" in message
     assert "lower optimizer.lr" in message
     assert "rollbacks.jsonl" in message
