@@ -1,8 +1,12 @@
-"""The errors of reading data that a user can mend; each message names the place and the remedy."""
+"""The errors of reading data; each message names the place and the remedy. All but one are for a user to mend."""
 
 
 class DataError(ValueError):
     """Something about the data, or about how they were asked for, is wrong."""
+
+
+class WorkerKilledError(RuntimeError):
+    """A decoding worker was killed from outside: no error of the user's, and the next attempt may go well."""
 
 
 class CorruptImageError(DataError):

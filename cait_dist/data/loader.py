@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .batches import BatchMemory, EvalBatch, EvalBatches, MicroBatch, Reader, Slot, TrainBatches
 from .crop import CropSettings
-from .errors import DataError
+from .errors import DataError, WorkerKilledError
 from .order import SampleOrder, eval_slice, rank_positions
 from .prefetch import start_prefetch
 from .shared_memory import ROOMS_BEYOND_PREFETCH, SharedMemoryError, is_full, say_full
@@ -257,7 +257,7 @@ def _told_plainly(batches: object) -> Iterator[None]:
         raise told or _killed(error) from error
 
 
-def death_of_worker(error: Exception) -> DataError | None:
+def death_of_worker(error: Exception) -> DataError | WorkerKilledError | None:
     """What it means that torch says so of a worker, None where it does not.
 
     Torch hears of a death by a signal, and raises wherever the program is just then: seldom where it waits for a batch.
@@ -269,8 +269,8 @@ def death_of_worker(error: Exception) -> DataError | None:
     return _killed(error) if "DataLoader worker (pid" in str(error) else None
 
 
-def _killed(error: Exception) -> DataError:
-    return DataError(
+def _killed(error: Exception) -> WorkerKilledError:
+    return WorkerKilledError(
         f"a decoding worker was killed, perhaps for want of memory; try fewer workers or less prefetch ({error})"
     )
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from cait_dist.config.augment import AugmentConfig
-from cait_dist.data.errors import CorruptImageError, DataError
-from cait_dist.data.loader import EvalLoader, MicroBatch, TrainLoader
+from cait_dist.data.errors import CorruptImageError, DataError, WorkerKilledError
+from cait_dist.data.loader import EvalLoader, MicroBatch, TrainLoader, death_of_worker
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import WebDatasetReader, open_split
+from cait_dist.errors import is_for_user
 
 SIZE, BATCH = 16, 24
 
@@ -330,7 +331,14 @@ def test_a_second_sigterm_kills_a_worker_which_is_told(shards: Path) -> None:
         workers[0].terminate()
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert "a decoding worker was killed" in errors, errors
+        assert "WorkerKilledError: a decoding worker was killed" in errors, errors
+
+
+def test_a_worker_that_was_killed_is_no_reason_to_give_a_run_up() -> None:
+    """What memory ran out for may have gone when the job is requeued."""
+    told = death_of_worker(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert isinstance(told, WorkerKilledError)
+    assert not is_for_user(told)
 
 
 def test_a_worker_error_shows_where_it_came_from(reader: WebDatasetReader) -> None:
