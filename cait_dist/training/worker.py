@@ -56,6 +56,7 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
     from cait_dist.tracking.system_metrics import sampling  # noqa: PLC0415
 
     from .activity import ENDING, enter  # noqa: PLC0415
+    from .compilation import keep_compiled_in  # noqa: PLC0415
     from .heartbeat import Heartbeat, hang_limit  # noqa: PLC0415
     from .process_group import join  # noqa: PLC0415
     from .trainer import Trainer  # noqa: PLC0415
@@ -63,6 +64,8 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
     config = load_config(run.attempt(number) / "config.yaml").config
     entry = next(a for a in run.read_record()["attempts"] if a["number"] == number)
     world = join(config.training.collective_timeout)
+    if config.training.compile:
+        keep_compiled_in(run.attempt(number) / "compiled" / f"rank-{world.rank}")
     if before_training is not None:
         before_training(world, run)
     if world.is_main:

@@ -22,6 +22,7 @@ from cait_dist.data.reader_webdataset import open_split
 from cait_dist.training.checkpoint import load_checkpoint
 from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.checkpoint_saver import CheckpointSaver
+from cait_dist.training.compilation import keep_compiled_in
 from cait_dist.training.distilling.lesson import open_guide
 from cait_dist.training.ema import MovingAverage
 from cait_dist.training.evaluating.precisely import model_to_evaluate
@@ -39,6 +40,7 @@ from cait_dist.training.zero_partition import ZeroPartition
 def main() -> None:
     arguments, out = json.loads(sys.argv[1]), Path(sys.argv[2])
     world = join(120)
+    keep_compiled_in(out.with_name(f"{out.stem}-compiled-{world.rank}"))
     results = {case["name"]: Case(case, arguments["config"], world).run() for case in arguments["cases"]}
     if world.is_main:
         out.write_text(json.dumps(results))

@@ -1,6 +1,8 @@
 """Compiled branches compute what plain ones do, whatever surrounds them, and are compiled once for all blocks."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from cait_dist.models import Cait, create_model
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
-from cait_dist.training.compilation import compile_branches
+from cait_dist.training.compilation import compile_branches, keep_compiled_in
 
 DEPTH = 4
 
@@ -74,9 +76,20 @@ def test_all_blocks_share_what_is_compiled() -> None:
     assert counter.frame_count == compiled
 
 
-def test_by_inductor_under_autocast() -> None:
+def test_by_inductor_under_autocast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     models = [build(56) for _ in range(2)]
     compile_branches(models[1])
     plain, compiled = (pass_through(model, 56, [None], autocast=True) for model in models)
     for a, b in zip(compiled, plain, strict=True):
         assert (a - b).norm() <= 0.03 * b.norm() + 1e-6
+    assert any(tmp_path.rglob("*.so"))
+
+
+def test_what_is_compiled_is_kept_where_the_user_says_or_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        keep_compiled_in(folder)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "first")
