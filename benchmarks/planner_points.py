@@ -13,6 +13,7 @@ from typing import Any
 CONFIG = """
 name: planner
 data: {path: nowhere, workers: 0}
+augment: {mixup: 0.0, cutmix: 0.0}
 training: {global_batch: 8, ema_decay: 0.9999}
 evaluation: {weights: [raw]}
 """

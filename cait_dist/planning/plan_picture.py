@@ -41,7 +41,7 @@ def draw_plan(plan: RunPlan, path: Path) -> None:
     """Draw and save; the ending of the name decides the kind of file."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only who wants a picture loads it
 
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(11, 6), layout="constrained")
     left, right = figure.subplots(1, 2)
     options = [option for option in plan.options if option.fits]
     names = [f"{option.policy}, {option.stage}\n{option.images} images" for option in options]
@@ -65,7 +65,7 @@ def _stack(axes: Any, names: list[str], bars: list[dict[str, float]], *, togethe
         begin = [start + size for start, size in zip(begin, sizes, strict=True)]
     axes.set_yticks(places, names, fontsize=6)
     axes.invert_yaxis()
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, ncol=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
 def _always(option: Option) -> int:

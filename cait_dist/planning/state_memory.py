@@ -13,9 +13,12 @@ With P parameters of p bytes (2 in bf16 from stage 1 on, else 4) and W ranks, a 
     flat copy         4 P         p P / W        p P / W        p P / W      for the update
     buckets           –           p · elements   p · elements   p · elements twice with overlap_comm at stages 1, 2
     gathered          –           –              –              p P          while it computes
+    being fetched     –           –              –              p P          until it is copied into parameters
 
-The last row is how DeepSpeed comes configured: what stage 3 has gathered it keeps while less than 10^9 elements of
-parameters are alive and will be used again, which is all of any CaiT; so stage 3 saves what is *between* steps.
+The last rows are how DeepSpeed comes configured: what stage 3 has gathered it keeps while less than 10^9 elements of
+parameters are alive and will be used again, which is all of any CaiT, and it fetches a quarter of a bucket's elements
+at once; in the first two steps also in the middle of things, when activations are there. So stage 3 saves what is
+*between* steps.
 Activations have gone when the update comes: the peak is the larger of the two, not the sum.
 """
 
@@ -73,6 +76,7 @@ class RankState:
         flat: the gradients once more, in one piece: for the all-reduce of stage 0, for the update elsewhere.
         buckets: buffers in which gradients are reduced.
         gathered: whole parameters of stage 3 while it computes.
+        fetching: those that have come and are not yet in their places.
         accumulated: gradients of earlier micro-batches of the step.
         scratch: of the update.
     """
@@ -87,6 +91,7 @@ class RankState:
     flat: int
     buckets: int
     gathered: int
+    fetching: int
     accumulated: int
     scratch: int
 
@@ -99,7 +104,7 @@ class RankState:
     @property
     def beside_activations(self) -> int:
         """On top of ``steady`` while activations are there."""
-        return self.accumulated + self.gathered + (self.buckets if self.stage in (1, 2) else 0)
+        return self.accumulated + self.gathered + self.fetching + (self.buckets if self.stage in (1, 2) else 0)
 
     @property
     def for_update(self) -> int:
@@ -136,6 +141,7 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
             flat=WIDE * min(params, ALL_REDUCE_ELEMENTS),
             buckets=0,
             gathered=0,
+            fetching=0,
             accumulated=WIDE * params if zero.accumulation > 1 else 0,
             scratch=0,
         )
@@ -151,6 +157,7 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
         flat=p * part,
         buckets=_bucket_bytes(params, p, zero),
         gathered=p * min(params, GATHER_LIMIT) if zero.stage == 3 else 0,
+        fetching=p * min(params, zero.bucket // 4) if zero.stage == 3 and zero.ranks > 1 else 0,
         accumulated=again,
         scratch=_ADAMW_SCRATCH_ON_CPU * WIDE * part if zero.device == "cpu" and zero.moments == 2 else 0,
     )

@@ -1,14 +1,18 @@
 """What the planner counts, against real ranks with real DeepSpeed: resident memory, and bytes given to collectives."""
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ranks import run_on_ranks
+from training_command import CAIT
 
 from cait_dist.config import RunConfig, load_config
 from cait_dist.models import architecture
 from cait_dist.planning.activation_memory import count_activations
+from cait_dist.planning.calibration import load_calibration
 from cait_dist.planning.communication import count_traffic
 from cait_dist.planning.flops import count_params
 from cait_dist.planning.numerics import numerics
@@ -92,3 +96,31 @@ def test_counted_traffic_is_what_ranks_give_to_collectives(stage: int, accumulat
     arch = architecture("cait_xxs24_224", image_size=64, depth=2)
     counted = count_traffic(count_params(arch).total, numerics("bf16", stage), stage, RANKS, accumulation)
     assert total == pytest.approx(counted.total, rel=0.02)
+
+
+def test_bench_step_measures_checks_and_writes_what_a_plan_reads(config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    command = [str(CAIT), "bench", "step", str(config), *SMALL, "--micro-batch", "2", "--seconds", "0.01"]
+    done = subprocess.run(
+        [*command, "--steps", "1", "--calibration", str(file)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("linear layer", "attention, eager", "predicted", "measured", f"wrote {file}"):
+        assert word in done.stdout
+    calibration = load_calibration(file)
+    check = calibration.checks[0]
+    assert calibration.clock == "processor"
+    assert check["measured"] > 0
+    # Not how good it is, which a busy machine cannot tell, but that the parts make up a step.
+    assert 0.1 < check["predicted"] / check["measured"] < 10
+
+
+def test_bench_step_keeps_pairs_together(config: Path) -> None:
+    command = [str(CAIT), "bench", "step", str(config), "augment.mixup=0.8", "--micro-batch", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cait: --micro-batch must be even")

@@ -47,6 +47,7 @@ def test_stage_3_is_what_deepspeed_estimates_but_for_the_gathered_weights(ranks:
     # Its 18 bytes are of W-th parts of weights and gradients (2 + 2 + 4), where stage 2 has whole weights (2).
     assert comparable == pytest.approx(estimate - gathered + 2 * PARAMS / ranks, abs=20)
     assert found.gathered == 2 * PARAMS
+    assert found.fetching == (0 if ranks == 1 else 2 * 50_000_000)
 
 
 def test_more_stages_hold_less_between_steps() -> None:
