@@ -199,9 +199,10 @@ def tell(found: list[dict[str, Any]]) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a line that is not too long."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    """An error in a line that is not too long, with what a compiler complained of first."""
+    first, *more = str(error).strip().splitlines() or [""]
+    complaint = next((line.strip() for line in more if "error: " in line), None)
+    return f"{type(error).__name__}: {first}{f'; {complaint}' if complaint else ''}"[:400]
 
 
 def free_memory(device: torch.device) -> None:

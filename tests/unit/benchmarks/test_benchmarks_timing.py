@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from timing import Contender, Manner, Turns, measure, rows, take_turns, tell
+from timing import Contender, Manner, Turns, measure, reason, rows, take_turns, tell
 
 MANNER = Manner(torch.device("cpu"), "fp32", rounds=3)
 
@@ -112,3 +112,11 @@ def test_a_processor_is_timed_by_its_own_time_which_does_not_count_waiting():
 
     assert measure(contender(wait), MANNER)[0] < 0.15
     assert measure(contender(wait), replace(MANNER, threads=2))[0] >= 0.2
+
+
+def test_a_reason_is_one_line_with_what_a_compiler_complained_of():
+    compiler = RuntimeError(
+        "C++ compile error\n\nCommand:\ng++ -O3 main.cpp\n\nmain.cpp:3:1: error: no such type\nmore"
+    )
+    assert reason(compiler) == "RuntimeError: C++ compile error; main.cpp:3:1: error: no such type"
+    assert reason(MemoryError()) == "MemoryError: "
