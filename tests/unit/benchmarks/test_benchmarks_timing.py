@@ -118,5 +118,5 @@ def test_a_reason_is_one_line_with_what_a_compiler_complained_of():
     compiler = RuntimeError(
         "C++ compile error\n\nCommand:\ng++ -O3 main.cpp\n\nmain.cpp:3:1: error: no such type\nmore"
     )
-    assert reason(compiler) == "RuntimeError: C++ compile error; main.cpp:3:1: error: no such type"
+    assert reason(compiler) == "RuntimeError: C++ compile error; a.cpp:3:1: error: no such type"
     assert reason(MemoryError()) == "MemoryError: "
