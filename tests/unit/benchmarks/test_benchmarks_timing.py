@@ -115,8 +115,6 @@ def test_a_processor_is_timed_by_its_own_time_which_does_not_count_waiting():
 
 
 def test_a_reason_is_one_line_with_what_a_compiler_complained_of():
-    compiler = RuntimeError(
-        "C++ compile error\n\nCommand:\ng++ -O3 main.cpp\n\nmain.cpp:3:1: error: no such type\nmore"
-    )
+    compiler = RuntimeError("C++ compile error\n\nCommand:\ng++ a.cpp\n\na.cpp:3:1: error: no such type\nmore")
     assert reason(compiler) == "RuntimeError: C++ compile error; a.cpp:3:1: error: no such type"
     assert reason(MemoryError()) == "MemoryError: "
