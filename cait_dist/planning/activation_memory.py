@@ -29,6 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cait_dist.models import Architecture
+from cait_dist.ops.talking_heads import chunked, fused
 
 from .flops import count_params, tokens_by_block
 from .numerics import WIDE, Numerics
@@ -36,8 +37,8 @@ from .numerics import WIDE, Numerics
 POLICIES = ("none", "attention", "block")
 """besides ``every-K``"""
 BACKENDS = ("eager", "chunked", "fused")
-WORKSPACE_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 _CHUNKED_MAPS, _FUSED_MAPS = 4, 2
+_WORKSPACES = {"chunked": chunked.WORKSPACE_BYTES, "fused": {"cuda": fused.WORKSPACE_BYTES}}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,9 @@ def count_activations(
         kept_per_batch=kept_weights,
         moments=(*moments, Moment("end of the forward pass", whole, cached, in_attention=False)),
         workspace_maps=maps,
-        workspace_limit=WORKSPACE_BYTES[device] if maps else 0,
+        workspace_limit=(fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device])
+        if maps
+        else 0,
         workspace_floor=maps if backend == "fused" else 0,
     )
 

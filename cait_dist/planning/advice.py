@@ -10,6 +10,8 @@ from .options import Option
 from .run_plan import RunPlan
 
 _NETWORK_MATTERS = 0.1
+_NOTICEABLE = 0.05
+"""GB"""
 
 
 def advice(plan: RunPlan) -> list[str]:
@@ -67,6 +69,8 @@ def _why_partitioned(plan: RunPlan, best: Option) -> str:
     if not any(o.fits for o in lower):
         return f"A stage below {best.stage} does not fit."
     saved = (lower[0].state.steady - best.state.steady) / 1e9
+    if saved < _NOTICEABLE:
+        return f"Stage {best.stage} is as configured; on so few GPUs, or for so small a network, it saves no memory."
     share = saved / (plan.situation.gpu.memory / 1e9)
     text = f"Against stage 0 it saves {saved:.1f} GB of state, {share:.0%} of a GPU"
     if numerics(plan.situation.config.training.precision, 0).autocast:
@@ -94,8 +98,9 @@ def _loader(plan: RunPlan) -> Iterator[str]:
     have, want = rate * nodes, plan.duration.images_per_second
     if have < want:
         can = "take" if plan.calibrated else "could at most take"
+        these = "a node makes" if nodes == 1 else f"{nodes} nodes make"
         yield (
-            f"The loader cannot keep up: {nodes} nodes make {have:,.0f} images per second, the GPUs {can} {want:,.0f};"
+            f"The loader cannot keep up: {these} {have:,.0f} images per second, the GPUs {can} {want:,.0f};"
             " see `cait bench data`."
         )
 

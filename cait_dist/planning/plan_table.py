@@ -110,7 +110,9 @@ def _scaling_table(plan: RunPlan) -> Table:
     table.add_row("efficiency", *(f"{point.efficiency:.0%}" for point in runnable))
     table.add_row("network", *(f"{point.network_share:.0%}" for point in runnable))
     if left_out := [point for point in plan.scaling if point.note]:
-        table.caption = "; ".join(f"{point.gpus:,}: {point.note}" for point in left_out)
+        notes = dict.fromkeys(point.note for point in left_out)
+        gpus = {note: ", ".join(f"{point.gpus:,}" for point in left_out if point.note == note) for note in notes}
+        table.caption = "; ".join(f"{numbers}: {note}" for note, numbers in gpus.items())
         table.caption_justify = "left"
     return table
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from cait_dist.models import Cait, architecture, create_model
 from cait_dist.ops import override_backend
+from cait_dist.ops.talking_heads import fused as ops_fused
 from cait_dist.planning.activation_memory import count_activations
 from cait_dist.planning.numerics import Numerics, numerics
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
@@ -150,8 +151,8 @@ def test_fused_keeps_what_chunked_keeps_and_works_on_two_maps() -> None:
     arch = architecture("cait_m48_448")
     fused, chunked = (count_activations(arch, WIDTHS["bf16"], "none", backend) for backend in ("fused", "chunked"))
     assert fused.kept_per_image == chunked.kept_per_image
-    assert fused.workspace(1) == 2 * 2 * 16 * 784**2
-    assert fused.workspace(1000) == chunked.workspace(1000) == 256 * 2**20
+    assert 2 * fused.workspace(1) == chunked.workspace(1) == 4 * 2 * 16 * 784**2
+    assert fused.workspace(1000) == ops_fused.WORKSPACE_BYTES
 
 
 def test_recomputation_keeps_less_and_makes_up_for_it_in_one_block_at_a_time() -> None:
