@@ -33,7 +33,7 @@ from cait_dist.planning.calibration import Calibration, load_calibration
 from cait_dist.planning.flops import count_params
 from cait_dist.planning.numerics import numerics
 from cait_dist.planning.options import likely_backend
-from cait_dist.planning.state_memory import ZeroSetting, count_state
+from cait_dist.planning.state_memory import ZeroSetting, coming_up, count_state
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.training.bench_step import predict_alone
 from launch.local import rank_environment
@@ -87,8 +87,8 @@ def counted_bytes(point: Point, folder: Path) -> float:
     width = numerics(config.training.precision, point.stage)
     arch = architecture(config.model.name, num_classes=CLASSES, **config.model.overrides)
     zero = ZeroSetting(point.stage, point.ranks, config.training.zero.bucket_size, device="cpu")
-    gradient = width.parameter if point.stage == 0 else 0
-    activations = count_activations(arch, width, point.policy, likely_backend(arch, "cpu"), "cpu", gradient)
+    backend, gradient = likely_backend(arch, "cpu"), coming_up(width, zero)
+    activations = count_activations(arch, width, point.policy, backend, "cpu", gradient)
     return count_state(count_params(arch).total, width, zero).peak(activations.peak(point.images))
 
 

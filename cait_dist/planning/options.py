@@ -20,7 +20,7 @@ from .errors import PlanError
 from .flops import count_params
 from .gpus import Gpu
 from .numerics import Numerics, numerics
-from .state_memory import RankState, ZeroSetting, count_state
+from .state_memory import RankState, ZeroSetting, coming_up, count_state
 from .step_flops import step_flops
 from .step_time import StepTime, Work, predict_step
 
@@ -160,8 +160,8 @@ class Situation:
             accumulation=accumulation,
             device=self.device,
         )
-        coming_up = width.parameter if stage == 0 and accumulation == 1 else 0
-        activations = count_activations(self.arch, width, policy, self.backend, self.device, coming_up)
+        gradient = coming_up(width, zero)
+        activations = count_activations(self.arch, width, policy, self.backend, self.device, gradient)
         return count_state(count_params(self.arch).total, width, zero), activations
 
     def _most_images(self, policy: str, stage: int, gpus: int, width: Numerics) -> int:

@@ -74,7 +74,8 @@ class RankState:
         gradients: of what this rank updates.
         wide_gradients: the same in float32, where they are narrow.
         flat: the gradients once more, in one piece: for the all-reduce of stage 0, for the update elsewhere.
-        buckets: buffers in which gradients are reduced.
+        buckets: buffers in which gradients are reduced, as far as they are there with all activations.
+        buckets_held: what the update finds of them.
         gathered: whole parameters of stage 3 while it computes.
         fetching: those that have come and are not yet in their places.
         accumulated: gradients of earlier micro-batches of the step.
@@ -90,6 +91,7 @@ class RankState:
     wide_gradients: int
     flat: int
     buckets: int
+    buckets_held: int
     gathered: int
     fetching: int
     accumulated: int
@@ -111,7 +113,7 @@ class RankState:
         """On top of ``steady`` when the activations have gone."""
         if self.stage == 0:
             return self.gradients + self.flat
-        held = (0 if self.stage == 3 else self.gradients) + (self.buckets if self.stage == 1 else 0)
+        held = self.buckets_held + (0 if self.stage == 3 else self.gradients)
         updating = (self.wide_gradients or self.flat) + self.scratch
         return held + max(self.flat + self.wide_gradients, updating)
 
@@ -140,6 +142,7 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
             wide_gradients=0,
             flat=WIDE * min(params, ALL_REDUCE_ELEMENTS),
             buckets=0,
+            buckets_held=0,
             gathered=0,
             fetching=0,
             accumulated=WIDE * params if zero.accumulation > 1 else 0,
@@ -155,12 +158,23 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
         gradients=p * part,
         wide_gradients=WIDE * part if p < WIDE else 0,
         flat=p * part,
-        buckets=_bucket_bytes(params, p, zero),
+        buckets=0 if zero.device == "cpu" and zero.stage != 3 else _bucket_bytes(params, p, zero),
+        # Where other ranks update a weight its gradient stays a part of the bucket, and keeps all of it.
+        buckets_held=_bucket_bytes(params, p, zero) if zero.stage == 1 and zero.ranks > 1 else 0,
         gathered=p * min(params, GATHER_LIMIT) if zero.stage == 3 else 0,
         fetching=p * min(params, zero.bucket // 4) if zero.stage == 3 and zero.ranks > 1 else 0,
         accumulated=again,
         scratch=_ADAMW_SCRATCH_ON_CPU * WIDE * part if zero.device == "cpu" and zero.moments == 2 else 0,
     )
+
+
+def coming_up(width: Numerics, zero: ZeroSetting) -> int:
+    """Bytes of a weight's gradient that takes new memory in the backward pass, while activations go.
+
+    Buckets of a GPU are there before; those of a CPU fill.
+    """
+    fills = zero.stage in (1, 2) and zero.device == "cpu"
+    return width.parameter if fills or (zero.stage == 0 and zero.accumulation == 1) else 0
 
 
 def _bucket_bytes(params: int, p: int, zero: ZeroSetting) -> int:

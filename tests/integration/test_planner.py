@@ -17,7 +17,7 @@ from cait_dist.planning.communication import count_traffic
 from cait_dist.planning.flops import count_params
 from cait_dist.planning.numerics import numerics
 from cait_dist.planning.options import likely_backend
-from cait_dist.planning.state_memory import ZeroSetting, count_state
+from cait_dist.planning.state_memory import ZeroSetting, coming_up, count_state
 
 PROGRAM = Path(__file__).with_name("planner_program.py")
 RANKS = 2
@@ -74,8 +74,7 @@ def counted_peak(config: RunConfig, images: int) -> float:
     width = numerics(training.precision, training.zero.stage)
     arch = architecture(config.model.name, **config.model.overrides)
     zero = ZeroSetting(training.zero.stage, RANKS, training.zero.bucket_size, device="cpu")
-    gradient = width.parameter if training.zero.stage == 0 else 0
-    policy = training.activation_checkpointing
+    policy, gradient = training.activation_checkpointing, coming_up(width, zero)
     activations = count_activations(arch, width, policy, likely_backend(arch, "cpu"), "cpu", gradient)
     return count_state(count_params(arch).total, width, zero).peak(activations.peak(images))
 

@@ -5,7 +5,7 @@ import pytest
 from cait_dist.models import architecture
 from cait_dist.planning.flops import count_params
 from cait_dist.planning.numerics import numerics
-from cait_dist.planning.state_memory import RankState, ZeroSetting, count_state
+from cait_dist.planning.state_memory import RankState, ZeroSetting, coming_up, count_state
 
 PARAMS = count_params(architecture("cait_m48_448")).total
 
@@ -60,6 +60,18 @@ def test_stage_2_needs_less_than_stage_1_for_the_update_and_not_less_for_activat
     one, two = state(1), state(2)
     assert one.for_update > two.for_update
     assert one.beside_activations == two.beside_activations
+
+
+def test_alone_stage_1_leaves_no_bucket_to_the_update() -> None:
+    assert state(1, ranks=1).for_update == state(2, ranks=1).for_update
+
+
+def test_a_gpu_has_its_buckets_before_the_backward_pass_and_a_cpu_fills_them() -> None:
+    assert state(2).buckets == 2 * 2 * 200_000_000  # two of them, as exchanges overlap
+    assert state(2, device="cpu").buckets == 0
+    width = numerics("bf16", 2)
+    assert coming_up(width, ZeroSetting(2, 8, 1, device="cpu")) == 2
+    assert coming_up(width, ZeroSetting(2, 8, 1, device="cuda")) == 0
 
 
 def test_accumulated_gradients_stand_beside_activations() -> None:
