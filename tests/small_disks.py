@@ -7,10 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 REFILL_SECONDS = 0.02
+MOST_BYTES = 64 * 2**20
+"""Of a file system that may be filled."""
 
 
 @contextmanager
@@ -25,6 +28,7 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
     try:
         yield place
     finally:
+        Ballast.lift_all(place)
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
@@ -34,18 +38,24 @@ def set_writable(place: Path, writable: bool) -> None:
 
 
 class Ballast:
-    """Fills a file system to the last byte, and keeps it full until it is lifted."""
+    """Fills a file system to the last byte, and keeps it full until it is lifted or the tests end.
+
+    One open file takes it all: were it opened anew, it would fill the machine's own disk once the small one is gone.
+    """
 
     def __init__(self, disk: Path) -> None:
+        assert disk.is_mount(), f"{disk} is no file system of its own"
         self._path, self._lifted = disk / "ballast", threading.Event()
+        self._file = self._path.open("ab", buffering=0)
         self._fill()
-        self._thread = threading.Thread(target=self._keep_full)
+        self._thread = threading.Thread(target=self._keep_full, daemon=True)
         self._thread.start()
 
     def lift(self) -> None:
         """Make room."""
         self._lifted.set()
         self._thread.join()
+        self._file.close()
         self._path.unlink()
 
     def _keep_full(self) -> None:
@@ -54,12 +64,11 @@ class Ballast:
             self._fill()
 
     def _fill(self) -> None:
-        with self._path.open("ab", buffering=0) as file:
-            for size in (1 << 20, 1 << 12, 1):
-                block = os.urandom(size)
-                try:
-                    while True:
-                        file.write(block)
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
+        for size in (1 << 20, 1 << 12, 1):
+            block = os.urandom(size)
+            try:
+                while True:
+                    self._file.write(block)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
