@@ -38,21 +38,33 @@ def set_writable(place: Path, writable: bool) -> None:
 
 
 class Ballast:
-    """Fills a file system to the last byte, and keeps it full until it is lifted or the tests end.
+    """Fills a file system to the last byte, and keeps it full until it is lifted.
 
     One open file takes it all: were it opened anew, it would fill the machine's own disk once the small one is gone.
     """
 
+    _on_disks: ClassVar[list["Ballast"]] = []
+
     def __init__(self, disk: Path) -> None:
+        found = os.statvfs(disk)
         assert disk.is_mount(), f"{disk} is no file system of its own"
-        self._path, self._lifted = disk / "ballast", threading.Event()
+        assert found.f_blocks * found.f_frsize <= MOST_BYTES, f"{disk} is too large to be filled"
+        self._disk, self._path, self._lifted = disk, disk / "ballast", threading.Event()
         self._file = self._path.open("ab", buffering=0)
         self._fill()
         self._thread = threading.Thread(target=self._keep_full, daemon=True)
         self._thread.start()
+        self._on_disks.append(self)
+
+    @classmethod
+    def lift_all(cls, disk: Path) -> None:
+        """Make room, where a test that failed has not."""
+        for ballast in [b for b in cls._on_disks if b._disk == disk]:
+            ballast.lift()
 
     def lift(self) -> None:
         """Make room."""
+        self._on_disks.remove(self)
         self._lifted.set()
         self._thread.join()
         self._file.close()
