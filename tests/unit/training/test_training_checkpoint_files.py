@@ -109,6 +109,17 @@ def test_a_rename_that_is_never_seen_is_an_error(tmp_path: Path, monkeypatch: py
     assert partial.exists()
 
 
+def test_another_checkpoint_of_that_step_that_cannot_be_removed_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 10)
+    partial, final = partial_of(tmp_path, 10)
+    monkeypatch.setattr("shutil.rmtree", lambda *names, **options: None)
+    monkeypatch.setattr(checkpoint_files, "SEEN_WITHIN_SECONDS", 0.1)
+    with pytest.raises(OSError, match="not complete under its name"):
+        complete_checkpoint(partial, final, STATE)
+
+
 def test_a_complete_one_that_is_shown_under_its_old_name_too_is_one_and_is_not_deleted(tmp_path: Path) -> None:
     first, final = saved(tmp_path, 10), saved(tmp_path, 20)
     twin = final.with_name(final.name + ".partial")

@@ -3,10 +3,14 @@
 import json
 import math
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from cait_dist.training.loss_spikes import LAG, LossSpikeError, LossSpikes
+from cait_dist.config.training import RollbackConfig
+from cait_dist.training.loss_spikes import LAG, LossSpikeError, LossSpikes, LossWatch
 
 
 def rule() -> LossSpikes:
@@ -63,6 +67,32 @@ def test_a_loss_that_hardly_varies_is_not_ill_for_a_little_more() -> None:
     seen(rule(), [*[2.0] * 20, *[2.07] * 10])
     with pytest.raises(LossSpikeError):
         seen(rule(), [*[2.0] * 20, *[2.09] * 10])
+
+
+def test_a_loss_at_the_bound_is_not_high() -> None:
+    seen(rule(), [0.0] * 40)
+
+
+def test_all_ranks_losses_are_held_against_the_rule_two_steps_late_and_none_is_outstanding_at_a_checkpoint() -> None:
+    # Stands in for two ranks whose losses are equal.
+    both: Any = SimpleNamespace(size=2, sum=lambda losses: 2 * losses)
+    watch = LossWatch(RollbackConfig(spike=4.0, spike_window=20, spike_steps=3), both)
+    told = []
+    for step in range(1, 6):
+        told.append(mine := watch.due())
+        watch.put(step, torch.tensor(float(step)))
+        watch.learn(2 * mine)
+    assert told == [0.0, 0.0, 1.0, 2.0, 3.0]
+    state = watch.state()
+    assert state is not None
+    assert state["usual"] == [1.0, 2.0, 3.0]
+    watch.settle()
+    assert watch.state() == {"usual": [1.0, 2.0, 3.0, 4.0, 5.0], "high": []}
+    watch.put(6, torch.tensor(6.0))
+    watch.put(7, torch.tensor(7.0))
+    watch.restore(state)
+    assert watch.due() == 0.0, "what was outstanding belongs to steps that are done again"
+    assert watch.state() == state
 
 
 def test_a_noisy_falling_loss_never_spikes() -> None:

@@ -57,6 +57,8 @@ def test_each_is_told_and_written_once_with_its_step_and_place(world: World, tmp
     assert len(kept.said) == 2
     assert "sample 7 is broken" in kept.said[0]
     assert "sample 7" not in kept.said[1]
+    kept.quarantine.note(5, met(2, 7))
+    assert kept.quarantine.due() == 0.0, "what all know is no news"
 
 
 def test_one_that_was_met_twice_before_it_was_told_is_one_of_the_earlier_step(world: World, tmp_path: Path) -> None:
@@ -118,6 +120,10 @@ def test_what_was_met_before_going_back_to_a_checkpoint_stays_met(world: World, 
     kept.quarantine.settle()
     kept.quarantine.restore([1, 50])
     assert kept.quarantine.state() == [1, 2, 50]
+    kept.quarantine.note(4, met(60))
+    kept.quarantine.restore([60])
+    kept.quarantine.settle()
+    assert [line["sample"] for line in kept.lines()] == [1, 2], "and what is known by then is not told again"
 
 
 def test_at_least_one_may_be_left_out_of_the_smallest_set(world: World, tmp_path: Path) -> None:
