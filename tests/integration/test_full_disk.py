@@ -14,7 +14,7 @@ from training_command import Training, losses, start
 from cait_dist.training.checkpoint_files import list_checkpoints
 
 pytestmark = pytest.mark.slow
-ARGUMENTS = ("--processes", "2", "training.epochs=1.4", "training.checkpoint.keep=2")
+ARGUMENTS = ("--processes", "2", "training.epochs=1.1", "training.checkpoint.keep=2")
 
 
 @pytest.fixture
