@@ -45,9 +45,9 @@ def _panels(results: list[dict[str, Any]]) -> dict[str, list[tuple[str, float, s
 def _value(row: dict[str, Any]) -> tuple[float, str, str]:
     faster = next((key for key in row if key.startswith("times_faster_than_")), None)
     if row["measurement"] == "memory":
-        value, unit = row.get("share_of_timm"), "memory added to the peak, share of timm's (less is better)"
+        value, unit = row.get("share_of_timm"), "share of timm's (less is better)"
     elif row["measurement"] == "largest-batch":
-        value, unit = row.get("images_per_second"), "images per second at its best batch (more is better)"
+        value, unit = row.get("images_per_second"), "images per second at best (more is better)"
     else:
         base = (faster or "").removeprefix("times_faster_than_")
         value, unit = row.get(faster or ""), f"times as fast as {base} (more is better)"
