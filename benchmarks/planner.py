@@ -19,12 +19,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from planner_points import CLASSES, MEMORY, TIME, Point, load
+from planner_points import CLASSES, CONFIG, CONFIG_FILE, MEMORY, TIME, Point, load
 from stability_runs import hardware
 
 from cait_dist.models import architecture
@@ -57,6 +58,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / CONFIG_FILE).write_text(CONFIG)
         if options.only in (None, "memory"):
             record["memory"] = [_say(memory_row(point, folder)) for point in MEMORY]
         if options.only in (None, "time"):
@@ -137,7 +139,7 @@ def run(point: Point, kind: str, folder: Path, more: dict[str, Any]) -> dict[str
             for rank in range(point.ranks)
         ]
         try:
-            failed = [rank for rank, process in enumerate(ranks) if process.wait(TIMEOUT)]
+            failed = _failed(ranks)
         finally:
             for process in ranks:
                 process.kill()
@@ -145,6 +147,17 @@ def run(point: Point, kind: str, folder: Path, more: dict[str, Any]) -> dict[str
     if failed:
         sys.exit((folder / f"rank-{failed[0]}.log").read_text()[-3000:])
     return dict(json.loads((folder / "found.json").read_text()))
+
+
+def _failed(ranks: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Those that failed first, or are not done in time; none, when all are done."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        states = [process.poll() for process in ranks]
+        if all(state == 0 for state in states) or any(states):
+            return [rank for rank, state in enumerate(states) if state]
+        time.sleep(0.1)
+    return [rank for rank, process in enumerate(ranks) if process.poll() is None]
 
 
 def _say(row: dict[str, Any]) -> dict[str, Any]:

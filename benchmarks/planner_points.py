@@ -17,6 +17,7 @@ augment: {mixup: 0.0, cutmix: 0.0}
 training: {global_batch: 8, ema_decay: 0.9999}
 evaluation: {weights: [raw]}
 """
+CONFIG_FILE = "planner.yaml"
 CLASSES = 1000
 
 
@@ -75,12 +76,10 @@ TIME = (
 
 
 def load(point: Point, folder: Path, *more: str) -> Any:
-    """The configuration of a point."""
+    """The configuration of a point; its file was written before any rank began."""
     from cait_dist.config import load_config  # noqa: PLC0415
 
-    path = folder / "planner.yaml"
-    path.write_text(CONFIG)
-    return load_config(path, [*point.overrides, *more]).config
+    return load_config(folder / CONFIG_FILE, [*point.overrides, *more]).config
 
 
 def measure_memory(point: Point, folder: Path) -> dict[str, Any] | None:
