@@ -18,7 +18,7 @@ from cait_dist.training import worker
 from cait_dist.training.attempt import begin_attempt
 from cait_dist.training.preempt import StopRequest
 from cait_dist.training.preflight import preflight
-from cait_dist.training.replicas import _checksum
+from cait_dist.training.recovering.replicas import _checksum
 from cait_dist.training.stream import TrainStream
 from cait_dist.training.trainer import Trainer
 

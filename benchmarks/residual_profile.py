@@ -28,7 +28,7 @@ from cait_dist.analysis import subject_of_run
 from cait_dist.analysis.drawing import COLOURS, new_figure, save, style
 from cait_dist.analysis.images import choose_images, in_batches
 from cait_dist.analysis.residual_norms import BRANCHES, measure_ratios
-from cait_dist.training.saved_weights import open_weights
+from cait_dist.training.saving.saved_weights import open_weights
 
 VARIANTS = ("pre_norm", "layer_scale")
 MEASURES = ("mean", "spread", "max_over_min")

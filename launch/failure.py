@@ -14,8 +14,8 @@ from typing import Any
 
 from cait_dist.tracking.metrics import attempt_metrics
 from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError, timestamp, write_json
-from cait_dist.training.hang import first_hang
 from cait_dist.training.preempt import EXIT_SAVED
+from cait_dist.training.watching.hang import first_hang
 
 LOST_PEER = r"Connection (closed|reset) by peer|Broken pipe|ncclRemoteError|remote process exited|Timed out waiting"
 """What gloo and NCCL say when another rank is gone."""

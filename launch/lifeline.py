@@ -1,8 +1,8 @@
 """Hearing whether a rank lives, by a pipe from it to the process that started it.
 
-A rank says every few seconds for how long it may be silent (``cait_dist.training.heartbeat``). A rank that is stopped
-(SIGSTOP, a debugger) or stuck in foreign code says nothing, and can do nothing about it either: it is ended with
-SIGKILL, the one signal that also ends a stopped process. Nothing is read from a file system for that.
+A rank says every few seconds for how long it may be silent (``cait_dist.training.watching.heartbeat``). A rank that is
+stopped (SIGSTOP, a debugger) or stuck in foreign code says nothing, and can do nothing about it either: it is ended
+with SIGKILL, the one signal that also ends a stopped process. Nothing is read from a file system for that.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from cait_dist.training.hang import explain_hang, note_hang, read_beats
-from cait_dist.training.heartbeat import LIFELINE, TELL_STACKS
+from cait_dist.training.watching.hang import explain_hang, note_hang, read_beats
+from cait_dist.training.watching.heartbeat import LIFELINE, TELL_STACKS
 
 SLICE = 1.0
 """Most seconds that count between two looks: a job that SLURM suspends stops with the process that watches."""

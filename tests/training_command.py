@@ -12,7 +12,7 @@ import psutil
 
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.checkpoint_files import list_checkpoints
+from cait_dist.training.saving.checkpoint_files import list_checkpoints
 
 CAIT = Path(sys.executable).with_name("cait")
 TIMEOUT = 240

@@ -107,7 +107,7 @@ def _subject(place: Path, step: str | None, weights: str) -> "Subject":
 
     if place.is_file():
         return subject_of_file(place)
-    from cait_dist.training.saved_weights import open_weights  # noqa: PLC0415
+    from cait_dist.training.saving.saved_weights import open_weights  # noqa: PLC0415
 
     return subject_of_run(*open_weights(place, step, weights))
 

@@ -67,6 +67,6 @@ def track_register(
     uri: Uri = None,
 ) -> None:
     """Upload the newest weights of a run, and make a version of a model of them."""
-    from cait_dist.training.registration import register_run  # noqa: PLC0415
+    from cait_dist.training.saving.registration import register_run  # noqa: PLC0415
 
     typer.echo(register_run(run_dir, name, weights, tuple(alias or ()), uri))

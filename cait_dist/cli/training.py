@@ -41,7 +41,7 @@ def export(
     """Write the weights of a run as one file that timm and deit can load."""
     from cait_dist.models.folding import FOLDED, fold_file, folded_architecture  # noqa: PLC0415
     from cait_dist.models.foreign import refuse_foreign  # noqa: PLC0415
-    from cait_dist.training.export import export_weights  # noqa: PLC0415
+    from cait_dist.training.saving.export import export_weights  # noqa: PLC0415
 
     architecture = _architecture_of(run_dir)
     if not fold:

@@ -19,11 +19,11 @@ from cait_dist.data.corrupt import CorruptSample
 from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
 
-from .activity import BACKWARD, DATA, FORWARD, OPTIMIZER, enter
 from .distilling.lesson import Guide, Lesson, distil
 from .ema import MovingAverage
-from .forward_clock import ForwardClock
 from .process_group import World
+from .watching.activity import BACKWARD, DATA, FORWARD, OPTIMIZER, enter
+from .watching.forward_clock import ForwardClock
 from .zero_partition import update_left_out
 
 

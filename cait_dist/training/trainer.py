@@ -17,36 +17,36 @@ from cait_dist.data.loader import MicroBatch
 from cait_dist.evaluation import Answers
 from cait_dist.tracking.run_directory import RunDirectory
 
-from .activity import EVALUATION, RECORDING, SAVING, begin_step, enter, go_on
-from .checkpoint import agree_on_checkpoint, load_checkpoint
-from .checkpoint_files import START_OVER, Checkpoint, CheckpointError, list_checkpoints
-from .checkpoint_saver import CheckpointSaver, Saved
 from .distilling.lesson import open_guide
 from .ema import MovingAverage
 from .evaluating.precisely import model_to_evaluate
 from .evaluating.sets import open_set
 from .facts import gather_facts, write_facts
-from .health import HealthCheck
 from .initial_model import initial_model
 from .loader_memory import check_loader_memory
-from .loss_spikes import LossWatch
 from .optimizer import set_learning_rate
 from .parallel import describe_attention, parallelize
 from .plan import make_plan
 from .preempt import StopRequest
-from .probe import STATE_KEY, LossProbe
 from .process_group import World
-from .quarantine import Quarantine
 from .recorder import Recorder
-from .replicas import compare_replicas
-from .rollback import Rollbacks
+from .recovering.loss_spikes import LossWatch
+from .recovering.quarantine import Quarantine
+from .recovering.replicas import compare_replicas
+from .recovering.rollback import Rollbacks
+from .recovering.skipped_steps import SkippedSteps
+from .recovering.trouble import TroubleError
+from .saving.checkpoint import agree_on_checkpoint, load_checkpoint
+from .saving.checkpoint_files import START_OVER, Checkpoint, CheckpointError, list_checkpoints
+from .saving.checkpoint_saver import CheckpointSaver, Saved
+from .saving.probe import STATE_KEY, LossProbe
 from .schedule import learning_rate
-from .skipped_steps import SkippedSteps
-from .slow_nodes import SlowNodes
 from .step import StepResult, TrainingStep
 from .step_metrics import learning_metrics, speed_metrics
 from .stream import TrainStream
-from .trouble import TroubleError
+from .watching.activity import EVALUATION, RECORDING, SAVING, begin_step, enter, go_on
+from .watching.health import HealthCheck
+from .watching.slow_nodes import SlowNodes
 from .zero_partition import ZeroPartition
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.checkpoint_files import Checkpoint, list_checkpoints
+from cait_dist.training.saving.checkpoint_files import Checkpoint, list_checkpoints
 from launch.job_record import JobRecord
 
 from .errors import ChaosError

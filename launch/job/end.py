@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.slow_nodes import slow_nodes_of
+from cait_dist.training.watching.slow_nodes import slow_nodes_of
 from launch.exclude import exclude, survive_requeue
 from launch.failure import Failure, first_failure, note_failure, noted_exits, tell_mlflow
 from launch.job.allocation import Allocation

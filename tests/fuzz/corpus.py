@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from targets import BETON, RANKS, SPLIT, TARGETS
 
 from cait_dist.data.reader_webdataset import WebDatasetReader
-from cait_dist.training.checkpoint_files import complete_checkpoint, file_sha256
+from cait_dist.training.saving.checkpoint_files import complete_checkpoint, file_sha256
 from data_prep.beton import ALLOCATION, TABLE, Layout, head_and_tail
 from data_prep.beton_record import RECORD_VERSION, BetonRecord
 from data_prep.formats import prepare

@@ -17,8 +17,8 @@ from cait_dist.config import load_config
 from cait_dist.data.reader_webdataset import open_split
 from cait_dist.data.true_labels import read_real_labels, read_subset
 from cait_dist.models.weights import read_state_dict
-from cait_dist.training.checkpoint import read_weights
-from cait_dist.training.checkpoint_files import list_checkpoints
+from cait_dist.training.saving.checkpoint import read_weights
+from cait_dist.training.saving.checkpoint_files import list_checkpoints
 from data_prep.foreign_tars import foreign_samples
 from data_prep.gzip_tar import opened_tar
 from data_prep.tar_walk import View, opened, walk

@@ -25,8 +25,8 @@ from cait_dist.data.reader_webdataset import WebDatasetReader
 from cait_dist.data.true_labels import read_real_labels
 from cait_dist.errors import is_for_user
 from cait_dist.models.weight_files import WeightsError, read_state_dict
-from cait_dist.training.checkpoint import read_weights
-from cait_dist.training.checkpoint_files import CheckpointError, list_checkpoints
+from cait_dist.training.saving.checkpoint import read_weights
+from cait_dist.training.saving.checkpoint_files import CheckpointError, list_checkpoints
 from data_prep import manifest
 from data_prep.errors import DataPrepError
 from data_prep.foreign_tars import foreign_samples

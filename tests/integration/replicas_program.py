@@ -12,7 +12,7 @@ import torch
 from zero_program import Case
 
 from cait_dist.training.process_group import World, join
-from cait_dist.training.replicas import DeviatingRankError, compare_replicas
+from cait_dist.training.recovering.replicas import DeviatingRankError, compare_replicas
 
 WRONG_RANK = 1
 

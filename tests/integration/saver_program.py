@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from zero_program import Case
 
-from cait_dist.training import checkpoint_files
-from cait_dist.training.checkpoint_files import CheckpointError, list_checkpoints
-from cait_dist.training.checkpoint_saver import CheckpointSaver
 from cait_dist.training.process_group import World, join
+from cait_dist.training.saving import checkpoint_files
+from cait_dist.training.saving.checkpoint_files import CheckpointError, list_checkpoints
+from cait_dist.training.saving.checkpoint_saver import CheckpointSaver
 
 LARGER = ["model.embed_dim=256", "model.num_heads=8", "model.depth=4", "training.global_batch=16"]
 ROUNDS = 5

@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from training_command import train
 
-from cait_dist.training.checkpoint import agree_on_checkpoint
-from cait_dist.training.checkpoint_files import Checkpoint, list_checkpoints
 from cait_dist.training.process_group import World
+from cait_dist.training.saving.checkpoint import agree_on_checkpoint
+from cait_dist.training.saving.checkpoint_files import Checkpoint, list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from training_command import losses, start, train
 
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.checkpoint_files import COMPLETE, STATE, list_checkpoints
+from cait_dist.training.saving.checkpoint_files import COMPLETE, STATE, list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -26,15 +26,15 @@ from cait_dist.data.reader_webdataset import open_split
 from cait_dist.errors import is_for_user
 from cait_dist.tracking.metrics import read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, read_json
-from cait_dist.training.checkpoint import read_weights
-from cait_dist.training.checkpoint_files import list_checkpoints
 from cait_dist.training.evaluating import run as evaluate_run
 from cait_dist.training.evaluating.request import Request
 from cait_dist.training.evaluating.run import Evaluation
 from cait_dist.training.initial_model import initial_model
 from cait_dist.training.plan import CannotStartError
 from cait_dist.training.preflight import preflight
-from cait_dist.training.saved_weights import open_weights
+from cait_dist.training.saving.checkpoint import read_weights
+from cait_dist.training.saving.checkpoint_files import list_checkpoints
+from cait_dist.training.saving.saved_weights import open_weights
 
 pytestmark = pytest.mark.slow
 

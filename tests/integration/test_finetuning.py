@@ -17,7 +17,7 @@ from cait_dist.tracking.run_directory import RunDirectory
 from cait_dist.training.initial_model import initial_model
 from cait_dist.training.plan import CannotStartError
 from cait_dist.training.preflight import preflight
-from cait_dist.training.saved_weights import open_weights
+from cait_dist.training.saving.saved_weights import open_weights
 from data_prep.plan import make_plan
 from data_prep.run import run as prepare
 from data_prep.sources import open_source

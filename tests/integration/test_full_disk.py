@@ -11,7 +11,7 @@ import pytest
 from small_disks import Ballast, small_disk
 from training_command import Training, losses, start
 
-from cait_dist.training.checkpoint_files import list_checkpoints
+from cait_dist.training.saving.checkpoint_files import list_checkpoints
 
 pytestmark = pytest.mark.slow
 ARGUMENTS = ("--processes", "2", "training.epochs=1.1", "training.checkpoint.keep=2")

@@ -12,7 +12,7 @@ from training_command import losses, start
 from cait_dist.data.reader_webdataset import open_split
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.checkpoint_files import list_checkpoints
+from cait_dist.training.saving.checkpoint_files import list_checkpoints
 
 pytestmark = pytest.mark.slow
 SKIP = ("data.on_corrupt=skip", "data.most_corrupt_share=0.2", "training.epochs=0.5")

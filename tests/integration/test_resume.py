@@ -9,7 +9,7 @@ import pytest
 from training_command import Training, evaluations, final_state, losses, start, train
 
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.checkpoint_files import Checkpoint, list_checkpoints
+from cait_dist.training.saving.checkpoint_files import Checkpoint, list_checkpoints
 
 pytestmark = pytest.mark.slow
 

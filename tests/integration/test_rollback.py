@@ -11,7 +11,7 @@ import pytest
 from ranks import run_on_ranks
 
 from cait_dist.errors import is_for_user
-from cait_dist.training.rollback import GivenUpError
+from cait_dist.training.recovering.rollback import GivenUpError
 
 PROGRAM = Path(__file__).with_name("rollback_program.py")
 STEPS, BATCH = 20, 16

@@ -30,7 +30,7 @@ from cait_dist.tracking.mlflow_client import bound_client
 from cait_dist.tracking.probe import API, local_experiments, probe
 from cait_dist.tracking.serve import _only_server_of
 from cait_dist.tracking.system_metrics import node_name, read_samples
-from cait_dist.training.export import export_weights
+from cait_dist.training.saving.export import export_weights
 from launch.check.tracking_server import unreachable
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,7 @@ from cait_dist.models import create_model
 from cait_dist.models.weights import save_weights
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.saved_weights import open_weights
+from cait_dist.training.saving.saved_weights import open_weights
 from data_prep.verify import verify
 
 pytestmark = pytest.mark.slow

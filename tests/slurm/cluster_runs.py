@@ -16,7 +16,7 @@ from training_command import CAIT, wait_for
 
 from cait_dist.tracking.metrics import attempt_metrics
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.checkpoint_files import list_checkpoints
+from cait_dist.training.saving.checkpoint_files import list_checkpoints
 from launch.job_record import JobRecord
 from slurm.minicluster import MiniCluster
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cait_dist.config.distillation import DistillationConfig
 
-from ..checkpoint_files import Checkpoint, file_sha256, list_checkpoints, open_checkpoint
+from ..saving.checkpoint_files import Checkpoint, file_sha256, list_checkpoints, open_checkpoint
 
 
 class TeacherError(ValueError):

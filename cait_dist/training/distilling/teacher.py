@@ -19,7 +19,7 @@ from cait_dist.config import RunConfig
 from cait_dist.models import create_model, list_models
 from cait_dist.models.weights import fit_weights, load_weights, read_state_dict
 
-from ..saved_weights import open_weights
+from ..saving.saved_weights import open_weights
 from .identity import TeacherError
 
 TIMM = "timm/"

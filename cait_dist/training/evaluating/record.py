@@ -20,7 +20,7 @@ from typing import Any
 from cait_dist.evaluation import Accuracy, Answers
 from cait_dist.tracking.run_directory import read_json
 
-from ..checkpoint_files import Checkpoint
+from ..saving.checkpoint_files import Checkpoint
 
 EVALUATIONS = "evaluations"
 

@@ -10,8 +10,8 @@ from cait_dist.config import RunConfig, diff, load_config
 from cait_dist.config.evaluation import EvaluationSet
 from cait_dist.tracking.run_directory import RunDirectory
 
-from ..checkpoint_files import Checkpoint, list_checkpoints, open_checkpoint
-from ..export import KINDS
+from ..saving.checkpoint_files import Checkpoint, list_checkpoints, open_checkpoint
+from ..saving.export import KINDS
 
 NEWEST, ALL = "newest", "all"
 SUBMITTED = "launch/config.yaml"

@@ -4,7 +4,7 @@ import json
 import signal
 from pathlib import Path
 
-from cait_dist.training.hang import Hang, note_hang
+from cait_dist.training.watching.hang import Hang, note_hang
 from launch.failure import first_failure, note_exit, noted_exits
 
 

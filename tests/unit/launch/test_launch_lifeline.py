@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cait_dist.training.hang import Beat, first_hang, write_beat
+from cait_dist.training.watching.hang import Beat, first_hang, write_beat
 from launch import lifeline as module
 from launch.lifeline import Lifeline, end_if_silent
 

@@ -14,7 +14,7 @@ from cait_dist.models.folding import FoldingError, fold_file, fold_layer_scale, 
 from cait_dist.models.foreign import NoSuchModelError
 from cait_dist.models.weights import load_weights, save_weights
 from cait_dist.planning.flops import count_params
-from cait_dist.training.checkpoint_files import CheckpointError
+from cait_dist.training.saving.checkpoint_files import CheckpointError
 
 TINY = {"image_size": 32, "embed_dim": 24, "num_heads": 2, "depth": 3, "num_classes": 5}
 FOLDABLE = ("layer_scale", "rezero_adapted", "t_fixup_adapted", "scalar")

@@ -120,7 +120,7 @@ def analysable(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
     config = load_config(run.config, settings).config
     weights = create_model("cait_xxs24_224", num_classes=5, **SIZES).state_dict()
     monkeypatch.setattr(
-        "cait_dist.training.saved_weights.open_weights",
+        "cait_dist.training.saving.saved_weights.open_weights",
         lambda place, step, kind: (run.path, config, weights, 20, kind, "digest"),
     )
     return run

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cait_dist.training import checkpoint_files
-from cait_dist.training.checkpoint_files import (
+from cait_dist.training.saving import checkpoint_files
+from cait_dist.training.saving.checkpoint_files import (
     COMPLETE,
     complete_checkpoint,
     list_checkpoints,

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cait_dist.training.hang import Beat, explain_hang, first_hang, note_hang, read_beats, write_beat
-from cait_dist.training.heartbeat import hang_limit
+from cait_dist.training.watching.hang import Beat, explain_hang, first_hang, note_hang, read_beats, write_beat
+from cait_dist.training.watching.heartbeat import hang_limit
 
 WAITING = [Beat(rank, f"n{rank // 2 + 1}", 100 + rank, 118, "optimizer step", "", 900, 60.0, 1.0) for rank in range(6)]
 

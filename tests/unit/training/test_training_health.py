@@ -10,7 +10,7 @@ import torch
 
 from cait_dist.models import create_model
 from cait_dist.models.branches import RESIDUALS
-from cait_dist.training.health import STAGES, HealthCheck
+from cait_dist.training.watching.health import STAGES, HealthCheck
 from cait_dist.training.zero_partition import ZeroPartition
 
 BETA = 0.8

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cait_dist.training.activity import ENDING, activity, begin_step, enter, exchanging, go_on
-from cait_dist.training.hang import first_hang, read_beats
-from cait_dist.training.heartbeat import PATIENCE, Heartbeat
+from cait_dist.training.watching.activity import ENDING, activity, begin_step, enter, exchanging, go_on
+from cait_dist.training.watching.hang import first_hang, read_beats
+from cait_dist.training.watching.heartbeat import PATIENCE, Heartbeat
 
 LIMIT = 100.0
 

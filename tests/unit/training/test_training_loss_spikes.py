@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cait_dist.config.training import RollbackConfig
-from cait_dist.training.loss_spikes import LAG, LossSpikeError, LossSpikes, LossWatch
+from cait_dist.training.recovering.loss_spikes import LAG, LossSpikeError, LossSpikes, LossWatch
 
 
 def rule() -> LossSpikes:

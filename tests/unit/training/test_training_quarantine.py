@@ -13,7 +13,7 @@ import torch.distributed as dist
 from cait_dist.config.data import DataConfig
 from cait_dist.data.corrupt import CorruptSample
 from cait_dist.training.process_group import World
-from cait_dist.training.quarantine import Quarantine, TooManyCorruptError
+from cait_dist.training.recovering.quarantine import Quarantine, TooManyCorruptError
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from cait_dist.config.training import TrainingConfig
 from cait_dist.training.preempt import StopRequest
-from cait_dist.training.slow_nodes import LOOKS, SlowNodes, Streaks, ratios, slow_nodes_of
+from cait_dist.training.watching.slow_nodes import LOOKS, SlowNodes, Streaks, ratios, slow_nodes_of
 
 FOUR = ["n1", "n1", "n2", "n2", "n3", "n3", "n4", "n4"]
 

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .optimizer import applied_gradient
-from .process_group import World
-from .zero_partition import Fragment, ZeroPartition
+from ..optimizer import applied_gradient
+from ..process_group import World
+from ..zero_partition import Fragment, ZeroPartition
 
 STAGES = ("self_attention", "class_attention", "ends")
 

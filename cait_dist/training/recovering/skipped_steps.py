@@ -18,8 +18,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from .process_group import World
-from .step import StepResult
+from ..process_group import World
+from ..step import StepResult
 from .trouble import TroubleError
 
 SKIPPED_FILE = "skipped.jsonl"

@@ -30,11 +30,11 @@ from safetensors.numpy import save_file
 
 from cait_dist.tracking.storage import flush
 
+from ..ema import MovingAverage
+from ..process_group import World
+from ..zero_partition import ZeroPartition
 from .checkpoint_files import PARTIAL, CheckpointError, complete_checkpoint, file_sha256, prune, remove_partial
-from .ema import MovingAverage
 from .host_copy import Arrays, HostCopy
-from .process_group import World
-from .zero_partition import ZeroPartition
 
 MOST_FAILURES = 3
 """Failed saves in a row that end a run."""

@@ -24,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from ..naming import host_name
 from .activity import ENDING, EVALUATION, SAVING, STARTING, Activity, start_over
 from .hang import Beat, beat_file, explain_hang, note_hang, read_beats, write_beat
-from .naming import host_name
 
 LIFELINE = "CAIT_LIFELINE_FD"
 """Names the inherited pipe on which a rank says for how many seconds it may be silent from now on."""

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .ema import MovingAverage
-from .zero_partition import ZeroPartition
+from ..ema import MovingAverage
+from ..zero_partition import ZeroPartition
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 

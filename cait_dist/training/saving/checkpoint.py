@@ -23,11 +23,11 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 
-from ..models.weight_files import on_a_line
+from ...models.weight_files import on_a_line
+from ..ema import MovingAverage
+from ..process_group import World
+from ..zero_partition import ZeroPartition
 from .checkpoint_files import COMPLETE, STATE, Checkpoint, CheckpointError, unreadable_checkpoints
-from .ema import MovingAverage
-from .process_group import World
-from .zero_partition import ZeroPartition
 
 _BEFORE = "trying the one before it"
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from cait_dist.config import RunConfig
 
+from ..evaluating.request import ALL, NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
 from .checkpoint import read_weights
 from .checkpoint_files import Checkpoint, CheckpointError, list_checkpoints
-from .evaluating.request import ALL, NEWEST, EvaluationError, Request, chooser, chosen_weights, find_run, read_config
 from .export import KINDS
 
 
