@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.tracking.run_directory import RunDirectory
+from cait_dist.tracking.storage import MENDABLE, explain, is_about_storage
+from cait_dist.training.saving.checkpoint_files import list_checkpoints
 from cait_dist.training.watching.slow_nodes import slow_nodes_of
 from launch.exclude import exclude, survive_requeue
 from launch.failure import Failure, first_failure, note_failure, noted_exits, tell_mlflow
@@ -25,6 +27,23 @@ UNLIMITED = 1_000_000
 
 
 def main(step_status: int) -> int:
+    """End the job; where its disk takes no word of how it ended, that is told to the log alone.
+
+    Returns:
+        the job's exit status
+    """
+    try:
+        return end(step_status)
+    except OSError as error:
+        if not is_about_storage(error):
+            raise
+        run = RunDirectory(Path(os.environ["CAIT_RUN_DIR"]))
+        steps = [checkpoint.step for checkpoint in list_checkpoints(run.checkpoints)]
+        print(explain(error, run.path, steps[-1] if steps else None), flush=True)
+        return 2 if error.errno in MENDABLE else 1
+
+
+def end(step_status: int) -> int:
     """Tell what happened, requeue or not; returns the job's exit status."""
     allocation = Allocation.read()
     run, number = RunDirectory(Path(os.environ["CAIT_RUN_DIR"])), int(os.environ["CAIT_ATTEMPT"])
