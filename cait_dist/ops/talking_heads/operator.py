@@ -70,7 +70,7 @@ def _forward(
     workspace_bytes: int | None,
 ) -> Tensor:
     """From q, k, v (B, H, N, d) to (B, N, H, d)."""
-    w_l, w_w = (t.to(q.dtype) for t in (proj_l_weight, proj_w_weight))
+    w_l, w_w = (t.to(q.dtype).contiguous() for t in (proj_l_weight, proj_w_weight))
     with torch.autocast(q.device.type, enabled=False):
         return _IMPLEMENTATIONS[backend].forward(q, k, v, w_l, w_w, proj_w_bias.to(_wide(q)), scale, workspace_bytes)
 
@@ -109,7 +109,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     q, k, v, *mixing, scale, backend, workspace_bytes = inputs
     w_l, _, w_w, b_w = mixing
     kept = (w_l.to(q.dtype, copy=True), w_w.to(q.dtype, copy=True), b_w.to(_wide(q), copy=True))
-    ctx.save_for_backward(q, k, v, *kept)
+    ctx.save_for_backward(q, k, v, *(t.contiguous() for t in kept))
     ctx.call = scale, backend, workspace_bytes
     ctx.dtypes = [t.dtype for t in mixing]
 

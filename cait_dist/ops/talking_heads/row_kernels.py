@@ -98,7 +98,7 @@ def forward_rows(
         tl.store(row + by_head + j[:, None], a.to(s.dtype), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def backward_rows(
     maps,
     grads,
@@ -129,7 +129,7 @@ def backward_rows(
         w_w: (H, H).
         b_w: (H,), in ACC.
         tokens: N.
-        rows: b · N.
+        rows: b · N; stochastic depth changes it from call to call, which must not compile the kernel anew.
         factor: scale · log₂ e.
         scale: Of q kᵀ.
         HEADS: H; it and the rest as in :func:`forward_rows`.

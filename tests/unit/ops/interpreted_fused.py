@@ -47,6 +47,21 @@ def test_sample_by_sample_it_computes_the_same():
     assert_equal(results(fused, inputs, torch.float64, workspace_bytes=1), expected, torch.float64, 1e-12)
 
 
+def test_any_layout_is_taken():
+    qkv, wl, bl, ww, bw, cotangent = tensors(3, 4, 10, 6)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    layouts = [Tensor.contiguous, lambda t: t.mT.contiguous().mT, lambda t: t[:1].expand_as(t)]
+    for change in layouts:
+        outputs = []
+        for attend in (eager.attend, fused):
+            leaves = [change(t).detach().requires_grad_() for t in (q, k, v)]
+            weights = [t.T.contiguous().T.requires_grad_() for t in (wl, ww)]
+            y = attend(*leaves, weights[0], bl, weights[1], bw, scale=0.4)
+            outputs.append([y, *torch.autograd.grad(y, [*leaves, *weights], change(cotangent))])
+        for a, b in zip(*outputs, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
+
+
 # The interpreter cuts off what does not fit into bf16 where a GPU rounds: each rounding errs by twice as much.
 @pytest.mark.parametrize(("dtype", "slack"), [(torch.float16, 1.1), (torch.bfloat16, 2.2)])
 def test_narrow_it_is_as_near_to_float64_as_eager_is(case, dtype, slack):
