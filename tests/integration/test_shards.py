@@ -91,7 +91,7 @@ from data_prep.sources import FolderSource
 
 class Slow(FolderSource):
     def read(self, name):
-        time.sleep(0.008)
+        time.sleep(float(sys.argv[4]))
         return super().read(name)
 
 if __name__ == "__main__":
@@ -113,8 +113,9 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("[!.]*") if path.is_file()}
 
 
-def prepare(prepared: Path, out: Path, workers: int) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(prepared / "prepare.py"), str(prepared / "images"), str(out), str(workers)]
+def prepare(prepared: Path, out: Path, workers: int, seconds_per_image: float = 0.008) -> "subprocess.Popen[str]":
+    program, images = str(prepared / "prepare.py"), str(prepared / "images")
+    command = [sys.executable, program, images, str(out), str(workers), str(seconds_per_image)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -146,7 +147,7 @@ def test_kills_in_the_middle_leave_no_trace(
 
 def test_ctrl_c_stops_all_workers_and_says_how_to_go_on(prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    process = prepare(prepared, out, 2)
+    process = prepare(prepared, out, 2, seconds_per_image=0.05)  # seconds are left, also where this process must wait
     wait_for_shards(out, 5, process)
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)

@@ -84,8 +84,11 @@ def one_node(config: Path) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def two_by_two(cluster: MiniCluster, config: Path) -> ClusterRun:
-    profile = write_profile(config.parent, "four", tasks=2, gpus=2)
-    return launch(cluster, config, profile, "tracking.mlflow=true", name="two-by-two")
+    """Held until the launch has returned, so that the first test finds its ranks at work and not gone."""
+    profile = write_profile(config.parent, "four", tasks=2, gpus=2, hold=True)
+    job = launch(cluster, config, profile, "tracking.mlflow=true", name="two-by-two")
+    run(cluster, ["scontrol", "release", job.job_id])
+    return job
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def held_while_edited(cluster: MiniCluster, checkout: Checkout, config: Path) ->
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _all_at_once(two_by_two: ClusterRun, without_submitit: ClusterRun, held_while_edited: ClusterRun) -> None:
+def _all_at_once(without_submitit: ClusterRun, held_while_edited: ClusterRun, two_by_two: ClusterRun) -> None:
     """Jobs start one beside the other: most of their time is waiting."""
 
 

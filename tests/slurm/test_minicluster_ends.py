@@ -114,10 +114,10 @@ def test_a_start_that_is_broken_off_leaves_nothing(tmp_path: Path, how: signal.S
         time.sleep(0.01)
     traces.see(starting.pid)
     starting.send_signal(how)
-    _, errors = starting.communicate()
-    traces.nothing_left()
-    assert starting.returncode != 0
+    out, errors = starting.communicate()
+    assert starting.returncode != 0, out + errors
     assert ("KeyboardInterrupt" in errors) == (how == signal.SIGINT)
+    traces.nothing_left()
     assert (tmp_path / "cluster/etc").exists() == (how != signal.SIGINT)
 
 
