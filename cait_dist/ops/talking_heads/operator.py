@@ -11,7 +11,7 @@ parameters: a partitioned parameter may be gone by then.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from . import chunked, fused
 
@@ -56,7 +56,7 @@ def attend(
     return _forward(q, k, v, *mixing, scale, backend, workspace_bytes).transpose(1, 2)
 
 
-@torch.library.custom_op("cait_dist::talking_heads", mutates_args=())
+@library.custom_op("cait_dist::talking_heads", mutates_args=())
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -81,7 +81,7 @@ def _(q: Tensor, *_: Any) -> Tensor:
     return q.new_empty(batch, tokens, heads, dim)
 
 
-@torch.library.custom_op("cait_dist::talking_heads_backward", mutates_args=())
+@library.custom_op("cait_dist::talking_heads_backward", mutates_args=())
 def _backward(
     do: Tensor,
     q: Tensor,
