@@ -13,7 +13,7 @@ from torch import Tensor
 from cait_dist.ops import available_backends, choose_backend, talking_heads_attention
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "ops"))
-from test_ops_chunked import NAMES, assert_as_precise, error, tensors
+from test_ops_cpu_backends import NAMES, assert_as_precise, error, tensors
 
 pytestmark = pytest.mark.skipif(
     "fused" not in available_backends("cuda"),

@@ -16,9 +16,11 @@ This module is the one door to that operation. Behind it stand several backends 
 
 * :mod:`.eager`, the definition and the oracle: plain autograd, which keeps several (B, H, N, N) tensors for backward;
 * :mod:`.chunked`: block by block in a bounded workspace, keeping q, k and v alone;
-* :mod:`.fused`: the same on a GPU, with one Triton kernel per pass for all that lies between the matrix products.
+* :mod:`.native`: the same on a CPU that has a C compiler, with one compiled pass over each row for all that lies
+  between the matrix products;
+* :mod:`.fused`: the same on a GPU, with Triton kernels in its place.
 
-The latter two are one operator of torch (:mod:`.operator`), so that a compiler takes them as a single step.
+The latter three are one operator of torch (:mod:`.operator`), so that a compiler takes them as a single step.
 :mod:`.choice` is the one place that decides which of them runs.
 """
 
@@ -75,7 +77,12 @@ def talking_heads_attention(
     _check_inputs(q, k, v, *mixing)
     dropout_p = dropout_p if training else 0.0
     chosen = choose_backend(
-        q.device, q.dtype, heads=q.shape[1], tokens=q.shape[2], dropout=dropout_p > 0.0, backend=backend
+        q.device,
+        operator.product_dtype(q),
+        heads=q.shape[1],
+        tokens=q.shape[2],
+        dropout=dropout_p > 0.0,
+        backend=backend,
     )
     if chosen == "eager":
         return eager.attend(q, k, v, *mixing, scale=scale, dropout_p=dropout_p)

@@ -2,10 +2,10 @@
 
 In order: what the caller asks for by argument, what :func:`override_backend` asks for, the rule.
 
-The rule: from 196 tokens on, which are all published resolutions (224, 384 and 448 px), ``fused`` where its kernels run
-and ``chunked`` elsewhere; ``eager`` below, on devices other than CPU and CUDA, and where dropout is active. It looks at
-the kind of attention only, never at the batch: stochastic depth changes the number of samples from block to block, and
-a block that is computed again must run as it did the first time.
+The rule: from 196 tokens on, which are all published resolutions (224, 384 and 448 px), ``fused`` on a GPU where its
+kernels run, ``native`` on a CPU where its passes can be compiled, and ``chunked`` elsewhere; ``eager`` below, on other
+devices, and where dropout is active. It looks at the kind of attention only, never at the batch: stochastic depth
+changes the number of samples from block to block, and a block that is computed again must run as it did the first time.
 
 Speed of chunked over that of eager, forward and backward, at 8 samples with heads 48 wide:
 
@@ -27,13 +27,16 @@ from contextlib import contextmanager
 
 import torch
 
-from .tuning import runs_on
+from . import native, tuning
 
 BLOCKS_FROM_TOKENS = 196
 
-_BACKENDS = ("eager", "chunked", "fused")
+_BACKENDS = ("eager", "chunked", "native", "fused")
 _FUSED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-_NEEDS = "it needs an Nvidia GPU of compute capability 8.0 or newer (A100, H100 ...) and the package triton"
+_NEEDS = {
+    "native": "it needs a CPU, a C compiler and maps of bfloat16, float32 or float64",
+    "fused": "it needs an Nvidia GPU of compute capability 8.0 or newer (A100, H100 ...) and the package triton",
+}
 _overrides: list[str] = []
 
 
@@ -41,9 +44,15 @@ def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
     """Names of the backends that run on a device, the oracle first.
 
     Args:
-        device: ``fused`` needs an Nvidia GPU of compute capability 8.0 or newer, and Triton.
+        device: ``native`` needs a CPU and a C compiler, ``fused`` an Nvidia GPU of compute capability 8.0 or newer, and
+            Triton.
     """
-    return _BACKENDS if runs_on(torch.device(device)) else _BACKENDS[:-1]
+    found, device = list(_BACKENDS), torch.device(device)
+    if not native.runs_on(device, 4, torch.float32):
+        found.remove("native")
+    if not tuning.runs_on(device):
+        found.remove("fused")
+    return tuple(found)
 
 
 def choose_backend(
@@ -75,15 +84,22 @@ def choose_backend(
     wish = backend or (_overrides[-1] if _overrides else None)
     if wish is not None:
         _check_name(wish)
-        if wish == "fused" and not runs_on(device):
-            raise ValueError(f"the backend fused cannot run on {device}: {_NEEDS}; ask for chunked, or leave it out")
+        if not _can_run(wish, device, heads, dtype):
+            raise ValueError(f"the backend {wish} cannot run on {device}: {_NEEDS[wish]}; ask for chunked, or for none")
         if dropout and wish != "eager":
             raise ValueError(f"the backend {wish} has no dropout on attention maps: ask for eager, or for none")
         return wish
     if dropout or device.type not in {"cpu", "cuda"} or tokens < BLOCKS_FROM_TOKENS:
         return "eager"
     # In Triton's interpreter, the other place where its kernels run, only who asks for them wants them.
-    return "fused" if device.type == "cuda" and dtype in _FUSED_DTYPES and runs_on(device) else "chunked"
+    best = "native" if device.type == "cpu" else "fused" if dtype in _FUSED_DTYPES else "chunked"
+    return best if _can_run(best, device, heads, dtype) else "chunked"
+
+
+def _can_run(backend: str, device: torch.device, heads: int, dtype: torch.dtype) -> bool:
+    if backend == "native":
+        return native.runs_on(device, heads, dtype)
+    return backend != "fused" or tuning.runs_on(device)
 
 
 @contextmanager

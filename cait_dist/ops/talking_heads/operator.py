@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from . import chunked, fused
+from . import chunked, fused, native
 
-_IMPLEMENTATIONS = {"chunked": chunked, "fused": fused}
+_IMPLEMENTATIONS = {"chunked": chunked, "fused": fused, "native": native}
 
 
 def attend(
@@ -42,18 +42,23 @@ def attend(
         proj_w_weight: (H, H).
         proj_w_bias: (H,).
         scale: Factor on q kᵀ.
-        backend: ``chunked`` or ``fused``.
+        backend: ``chunked``, ``native`` or ``fused``.
         workspace_bytes: Bound on the maps that exist at once; None takes the backend's own. The least that is worked
             on may need more.
 
     Returns:
         (B, H, N, d), laid out as (B, N, H, d).
     """
-    device = q.device.type
-    if torch.is_autocast_enabled(device) and q.dtype != torch.float64:
-        q, k, v = (t.to(torch.get_autocast_dtype(device)) for t in (q, k, v))
+    q, k, v = (t.to(product_dtype(q)) for t in (q, k, v))
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
     return _forward(q, k, v, *mixing, scale, backend, workspace_bytes).transpose(1, 2)
+
+
+def product_dtype(q: Tensor) -> torch.dtype:
+    """That in which queries are multiplied with keys, here and now: autocast has a say in it."""
+    device = q.device.type
+    narrowed = torch.is_autocast_enabled(device) and q.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if narrowed else q.dtype
 
 
 @library.custom_op("cait_dist::talking_heads", mutates_args=())

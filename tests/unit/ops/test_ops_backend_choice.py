@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from test_ops_cpu_backends import needs_compiler
 from torch import Tensor
 
 from cait_dist.ops import available_backends, choose_backend, override_backend, talking_heads_attention
@@ -17,23 +18,31 @@ def attend(tokens: int = 4, **options) -> Tensor:
 
 def ran(y: Tensor) -> str:
     """The backend that made this, as its backward pass tells."""
-    seen, nodes = set(), [y.grad_fn]
+    nodes = [y.grad_fn]
     while nodes:
         node = nodes.pop()
-        seen.add(node.name())
+        if "talking_heads" in node.name():
+            _, backend, _ = node.call
+            return backend
         nodes += [parent for parent, _ in node.next_functions if parent is not None]
-    return "chunked" if any("talking_heads" in name for name in seen) else "eager"
+    return "eager"
 
 
+@needs_compiler
 def test_the_oracle_comes_first():
-    assert available_backends() == ("eager", "chunked")
+    assert available_backends() == ("eager", "chunked", "native")
+    assert available_backends("cuda:0")[:2] == ("eager", "chunked")
+    assert "native" not in available_backends("cuda:0")
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda", CUDA])
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [pytest.param("cpu", "native", marks=needs_compiler), ("cuda", "chunked"), (CUDA, "chunked")],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("resolution", [224, 384, 448])
-def test_published_resolutions_run_in_chunks(device, dtype, resolution):
-    assert choose_backend(device, dtype, heads=4, tokens=(resolution // 16) ** 2) == "chunked"
+def test_published_resolutions_keep_no_maps(device, expected, dtype, resolution):
+    assert choose_backend(device, dtype, heads=4, tokens=(resolution // 16) ** 2) == expected
 
 
 @pytest.mark.parametrize(("device", "tokens"), [("cpu", 195), ("cuda", 195), ("cpu", 1), ("meta", 784), ("mps", 784)])
@@ -73,7 +82,7 @@ def test_names_that_do_not_exist_are_refused_with_those_that_do():
 
 def test_dropout_runs_eagerly_and_is_refused_elsewhere():
     assert ran(attend(196, dropout_p=0.1, training=True)) == "eager"
-    assert ran(attend(196, dropout_p=0.1, training=False)) == "chunked"
+    assert ran(attend(196, dropout_p=0.1, training=False)) == ran(attend(196)) != "eager"
     with pytest.raises(ValueError, match=r"chunked has no dropout on attention maps: ask for eager"):
         attend(dropout_p=0.1, training=True, backend="chunked")
     with override_backend("chunked"), pytest.raises(ValueError, match=r"chunked has no dropout"):

@@ -75,8 +75,10 @@ def test_narrow_inputs_give_narrow_outputs_near_the_wide_result():
 
 
 @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
-def test_softmax_sums_in_float32_at_least(narrow):
+def test_softmax_sums_in_float32_at_least(backend, narrow):
     """4096 equal weights: a bf16 sum would stop at 256, a float16 sum at 2048, and all weights come out too large."""
+    if backend == "native" and narrow == torch.float16:
+        pytest.skip("native has no float16")
     q = torch.zeros(1, 2, 4096, 1, dtype=narrow)
     eye, zero = torch.eye(2), torch.zeros(2)
     y = talking_heads_attention(q[:, :, :1].expand_as(q), q, torch.ones_like(q), eye, zero, eye, zero, scale=1.0)

@@ -1,4 +1,4 @@
-"""The chunked backend against eager autograd in float64: output, every gradient, and the memory it promises."""
+"""The backends that keep no maps, on a CPU, against eager autograd in float64: output, every gradient, what is kept."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from cait_dist.ops import talking_heads_attention
+from cait_dist.ops import available_backends, talking_heads_attention
 from cait_dist.ops.talking_heads import eager, operator
 from cait_dist.ops.talking_heads.blocks import BUFFERS, cut_into_blocks
 
-chunked = partial(operator.attend, backend="chunked")
+Attend = Callable[..., Tensor]
 
 NAMES = ("out", "qkv", "proj_l.weight", "proj_l.bias", "proj_w.weight", "proj_w.bias")
 # batch, heads, tokens, head width: every number of tokens and heads that a published variant has, and odd ones.
@@ -33,7 +33,7 @@ def tensors(batch: int, heads: int, tokens: int, width: int) -> list[Tensor]:
     return [qkv, wl / heads**0.5, bl, ww / heads**0.5, bw / tokens, cotangent]
 
 
-def results(attend: Callable[..., Tensor], inputs: list[Tensor], dtype: torch.dtype, **options: Any) -> list[Tensor]:
+def results(attend: Attend, inputs: list[Tensor], dtype: torch.dtype, **options: Any) -> list[Tensor]:
     """Output and gradients, in the order of NAMES; q, k and v are the strided views that the model makes."""
     *leaves, cotangent = (t.to(dtype) for t in inputs)
     leaves = [t.requires_grad_() for t in leaves]
@@ -53,6 +53,19 @@ def error(a: Tensor, reference: Tensor) -> float:
     return float((a.double() - reference).norm() / reference.norm().clamp_min(1e-300))
 
 
+needs_compiler = pytest.mark.skipif("native" not in available_backends(), reason="no C compiler for the row passes")
+
+
+@pytest.fixture(params=["chunked", pytest.param("native", marks=needs_compiler)])
+def backend(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def attend(backend: str) -> Attend:
+    return partial(operator.attend, backend=backend)
+
+
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
 def case(request) -> tuple[list[Tensor], list[Tensor]]:
     """Inputs and what eager autograd makes of them in float64."""
@@ -62,10 +75,10 @@ def case(request) -> tuple[list[Tensor], list[Tensor]]:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("samples_at_once", [None, 2, 1 / 3])
-def test_output_and_gradients_equal_eager_in_float64(case, dtype, tolerance, samples_at_once):
+def test_output_and_gradients_equal_eager_in_float64(attend, case, dtype, tolerance, samples_at_once):
     inputs, expected = case
     workspace = workspace_for(inputs, dtype, samples_at_once)
-    ours = results(chunked, inputs, dtype, workspace_bytes=workspace)
+    ours = results(attend, inputs, dtype, workspace_bytes=workspace)
     for name, a, b in zip(NAMES, ours, expected, strict=True):
         assert a.dtype == dtype
         if name == "proj_l.bias":
@@ -82,46 +95,46 @@ def assert_as_precise(ours: list[Tensor], eagers: list[Tensor], expected: list[T
 
 
 @pytest.mark.parametrize("samples_at_once", [None, 1 / 3])
-def test_bf16_is_as_near_to_float64_as_eager_bf16(case, samples_at_once):
+def test_bf16_is_as_near_to_float64_as_eager_bf16(attend, case, samples_at_once):
     inputs, expected = case
     workspace = workspace_for(inputs, torch.bfloat16, samples_at_once)
-    ours = results(chunked, inputs, torch.bfloat16, workspace_bytes=workspace)
+    ours = results(attend, inputs, torch.bfloat16, workspace_bytes=workspace)
     assert {t.dtype for t in ours} == {torch.bfloat16}
     assert_as_precise(ours, results(eager.attend, inputs, torch.bfloat16), expected)
 
 
 @pytest.mark.parametrize("workspace", [None, 1])
-def test_numerical_gradients(workspace):
+def test_numerical_gradients(attend, workspace):
     qkv, *mixing, _ = tensors(2, 3, 4, 2)
     inputs = [t.contiguous().requires_grad_() for t in (*qkv.permute(2, 0, 3, 1, 4), *mixing)]
-    assert torch.autograd.gradcheck(lambda *args: chunked(*args, scale=0.7, workspace_bytes=workspace), inputs)
+    assert torch.autograd.gradcheck(lambda *args: attend(*args, scale=0.7, workspace_bytes=workspace), inputs)
 
 
-def test_any_layout_is_taken():
+def test_any_layout_is_taken(attend):
     qkv, *mixing, cotangent = tensors(3, 4, 10, 6)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     layouts = [lambda t: t, Tensor.contiguous, lambda t: t.mT.contiguous().mT, lambda t: t[:1].expand(3, -1, -1, -1)]
     for change in layouts:
         outputs = []
-        for attend in (eager.attend, chunked):
+        for candidate in (eager.attend, attend):
             leaves = [change(t).detach().requires_grad_() for t in (q, k, v)]
-            y = attend(*leaves, *mixing, scale=0.4)
+            y = candidate(*leaves, *mixing, scale=0.4)
             outputs.append([y, *torch.autograd.grad(y, leaves, change(cotangent))])
         for a, b in zip(*outputs, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
 
 
-def test_the_heads_of_a_token_lie_together():
+def test_the_heads_of_a_token_lie_together(attend):
     """So that the model joins them without a copy."""
     qkv, *mixing, _ = tensors(2, 4, 10, 6)
-    y = chunked(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    y = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
     joined = y.transpose(1, 2).reshape(2, 10, 24)
     assert joined.data_ptr() == y.data_ptr()
 
 
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backward_inside", [False, True])
-def test_autocast_means_narrow_tokens_and_wide_parameters(given, backward_inside):
+def test_autocast_means_narrow_tokens_and_wide_parameters(backend, given, backward_inside):
     """As in eager. Bit for bit what the same attention gives outside autocast, with tokens that are already narrow."""
     inputs = [t.float() for t in tensors(2, 4, 20, 8)]
     leaves = [t.requires_grad_() for t in (inputs[0].to(given), *inputs[1:-1])]
@@ -131,7 +144,7 @@ def test_autocast_means_narrow_tokens_and_wide_parameters(given, backward_inside
             qkv = leaves[0].bfloat16() if where == "outside" else leaves[0]
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
             y = talking_heads_attention(
-                q, k, v, *leaves[1:], scale=8**-0.5, backend="eager" if where == "eager" else "chunked"
+                q, k, v, *leaves[1:], scale=8**-0.5, backend="eager" if where == "eager" else backend
             )
             with torch.autocast("cpu", torch.bfloat16, enabled=backward_inside):
                 outputs[where] = [y, *torch.autograd.grad(y, leaves, inputs[-1].to(y.dtype))]
@@ -141,49 +154,49 @@ def test_autocast_means_narrow_tokens_and_wide_parameters(given, backward_inside
     assert error(outputs["autocast"][1], outputs["eager"][1].double()) < 0.02
 
 
-def test_a_backward_pass_under_autocast_keeps_the_precision_of_the_forward_pass():
+def test_a_backward_pass_under_autocast_keeps_the_precision_of_the_forward_pass(attend):
     inputs = tensors(2, 4, 20, 8)
-    expected = results(chunked, inputs, torch.float32)
+    expected = results(attend, inputs, torch.float32)
     leaves = [t.float().requires_grad_() for t in inputs[:-1]]
-    y = chunked(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=8**-0.5)
+    y = attend(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=8**-0.5)
     with torch.autocast("cpu", torch.bfloat16):
         gradients = torch.autograd.grad(y, leaves, inputs[-1].float())
     assert all(torch.equal(a, b) for a, b in zip([y, *gradients], expected, strict=True))
 
 
-def test_recomputed_in_the_backward_pass_it_gives_the_same_bits():
+def test_recomputed_in_the_backward_pass_it_gives_the_same_bits(attend):
     inputs = tensors(2, 4, 49, 8)
-    plain = results(chunked, inputs, torch.float32)
+    plain = results(attend, inputs, torch.float32)
     recomputed = results(
-        lambda *args, scale: checkpoint(lambda *a: chunked(*a, scale=scale), *args, use_reentrant=False),
+        lambda *args, scale: checkpoint(lambda *a: attend(*a, scale=scale), *args, use_reentrant=False),
         inputs,
         torch.float32,
     )
     assert all(torch.equal(a, b) for a, b in zip(plain, recomputed, strict=True))
 
 
-def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed():
+def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed(attend):
     """ZeRO-3 empties parameters between forward and backward, and fills them again just in time or not at all."""
     qkv, *mixing, cotangent = tensors(2, 4, 10, 6)
-    expected = results(chunked, [qkv, *mixing, cotangent], torch.float64)
+    expected = results(attend, [qkv, *mixing, cotangent], torch.float64)
     parameters = [torch.nn.Parameter(t.clone()) for t in mixing]
-    y = chunked(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *parameters, scale=6**-0.5)
+    y = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *parameters, scale=6**-0.5)
     for p in parameters:
         p.data.zero_()
     for a, b in zip(torch.autograd.grad(y, parameters, cotangent), expected[2:], strict=True):
         assert torch.equal(a, b)
 
 
-def test_differentiating_twice_is_refused():
+def test_differentiating_twice_is_refused(attend):
     qkv, *mixing, _ = tensors(1, 2, 3, 4)
     qkv.requires_grad_()
-    y = chunked(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    y = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
     (gradient,) = torch.autograd.grad(y.square().sum(), qkv, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula was registered"):
         gradient.sum().backward()
 
 
-def saved_bytes(attend: Callable[..., Tensor], inputs: list[Tensor], dtype: torch.dtype) -> int:
+def saved_bytes(attend: Attend, inputs: list[Tensor], dtype: torch.dtype) -> int:
     """What autograd keeps for the backward pass, each piece of memory counted once."""
     kept = {}
 
@@ -198,13 +211,13 @@ def saved_bytes(attend: Callable[..., Tensor], inputs: list[Tensor], dtype: torc
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_q_k_and_v_are_all_that_is_kept(dtype):
+def test_q_k_and_v_are_all_that_is_kept(attend, dtype):
     batch, heads, tokens, width = 2, 8, 196, 48
     inputs = tensors(batch, heads, tokens, width)
     qkv = 3 * batch * heads * tokens * width * dtype.itemsize
     one_map = batch * heads * tokens**2 * dtype.itemsize
     small = 2 * heads**2 * dtype.itemsize + 4 * heads
-    assert saved_bytes(chunked, inputs, dtype) == qkv + small
+    assert saved_bytes(attend, inputs, dtype) == qkv + small
     assert saved_bytes(eager.attend, inputs, dtype) > qkv + 3 * one_map
 
 

@@ -1,0 +1,124 @@
+"""Talking-heads attention on a CPU: matrix products by torch, and one compiled pass over whole rows between them.
+
+Where :mod:`.chunked` reads and writes its maps at every step, here a map is written by a product, read and written once
+by a row pass (:mod:`.native_rows`), and read by the next product:
+
+    forward     S = q kᵀ · S ← A · out = A v
+    backward    S again · dA = dO vᵀ · S ← A, dA ← dS · dv, dq, dk
+
+It works on one sample at a time, on as many of its query rows as the workspace holds: the result of a sample does not
+depend on its company. As elsewhere, q, k and v are all that is kept, b_l has no effect and a gradient of exactly zero,
+and that of b_w needs no map. Narrow maps are rounded twice, where eager rounds them four times.
+"""
+
+import torch
+from torch import Tensor
+
+from .blocks import ranges
+from .native_rows import RowPasses, row_passes
+
+WORKSPACE_BYTES = 16 * 2**20
+"""Bound on the two maps of the backward pass; one query row is the least. More rows make better products, until their
+maps outgrow the caches."""
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None
+) -> Tensor:
+    """Attends; arguments and result as :func:`cait_dist.ops.talking_heads.chunked.forward`."""
+    batch, heads, tokens, dim = q.shape
+    passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
+    out = q.new_empty(batch, tokens, heads, dim)
+    blocks, (memory,) = _blocks(q, 1, workspace_bytes)
+    for sample in range(batch):
+        qs, ks, vs = (_dense(t[sample]) for t in (q, k, v))  # (H, N, d)
+        for rows in blocks:
+            maps = _shaped(memory, heads, rows, tokens)
+            torch.bmm(qs[:, rows], ks.mT, out=maps)
+            passes.forward(maps, w_l, w_w, b_w, scale)
+            out[sample, rows] = torch.bmm(maps, vs).transpose(0, 1)
+    return out
+
+
+def backward(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w_l: Tensor,
+    w_w: Tensor,
+    b_w: Tensor,
+    scale: float,
+    workspace_bytes: int | None,
+) -> tuple[Tensor, ...]:
+    """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
+    batch, heads, tokens, _ = q.shape
+    passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
+    dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
+    sums = b_w.new_zeros(torch.get_num_threads(), 2, heads, heads)
+    blocks, memory = _blocks(q, 2, workspace_bytes)
+    for sample in range(batch):
+        qs, ks, vs, dos = (_dense(t[sample]) for t in (q, k, v, do))  # (H, N, d)
+        dks, dvs = _Total(dk[sample], blocks), _Total(dv[sample], blocks)
+        for rows in blocks:
+            maps, grads = (_shaped(flat, heads, rows, tokens) for flat in memory)
+            torch.bmm(qs[:, rows], ks.mT, out=maps)
+            torch.bmm(dos[:, rows], vs.mT, out=grads)
+            passes.backward(maps, grads, w_l, w_w, b_w, scale, sums)
+            dvs.add_product(maps.mT, dos[:, rows])
+            dks.add_product(grads.mT, qs[:, rows])
+            torch.bmm(grads, ks, out=dq[sample][:, rows])
+        dks.finish()
+        dvs.finish()
+    do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
+    return dq, dk, dv, sums[:, 0].sum(0), sums[:, 1].sum(0), (do_sum * v_sum).sum((0, 2))
+
+
+class _Total:
+    """A gradient (H, N, d): the product of the one block, or the wide sum of those of several."""
+
+    def __init__(self, target: Tensor, blocks: list[slice]) -> None:
+        self._target = target
+        wide = torch.promote_types(target.dtype, torch.float32)
+        self._sum = torch.zeros_like(target, dtype=wide) if len(blocks) > 1 else None
+
+    def add_product(self, a: Tensor, b: Tensor) -> None:
+        if self._sum is None:
+            torch.bmm(a, b, out=self._target)
+        elif self._sum.dtype == a.dtype:
+            self._sum.baddbmm_(a, b)
+        else:
+            self._sum.add_(torch.bmm(a, b))
+
+    def finish(self) -> None:
+        if self._sum is not None:
+            self._target.copy_(self._sum)
+
+
+def runs_on(device: torch.device, heads: int, dtype: torch.dtype) -> bool:
+    """Whether it can run there; the first time it is asked on a CPU, its passes are compiled."""
+    return device.type == "cpu" and row_passes(heads, dtype) is not None
+
+
+def _passes(q: Tensor) -> RowPasses:
+    passes = row_passes(q.shape[1], q.dtype)
+    assert passes is not None, "chosen without asking runs_on"
+    return passes
+
+
+def _blocks(q: Tensor, buffers: int, workspace_bytes: int | None) -> tuple[list[slice], list[Tensor]]:
+    """Ranges of query rows, and memory for the maps of the longest; as many rows in either pass."""
+    _, heads, tokens, _ = q.shape
+    budget = WORKSPACE_BYTES if workspace_bytes is None else workspace_bytes
+    blocks = ranges(tokens, max(1, budget // (2 * heads * tokens * q.element_size())))
+    return blocks, [q.new_empty(heads * blocks[0].stop * tokens) for _ in range(buffers)]
+
+
+def _shaped(memory: Tensor, heads: int, rows: slice, tokens: int) -> Tensor:
+    count = rows.stop - rows.start
+    return memory[: heads * count * tokens].view(heads, count, tokens)
+
+
+def _dense(t: Tensor) -> Tensor:
+    """Products of narrow numbers are quicker on dense ones by more than the copy costs; of wide ones they are not."""
+    return t.contiguous() if t.element_size() < 4 else t

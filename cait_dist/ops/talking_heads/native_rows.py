@@ -1,0 +1,129 @@
+"""The row passes of ``native_rows.c``, compiled for this processor when they are first needed.
+
+A compiler that knows the number of heads and the processor keeps a whole mix in registers; it takes a quarter of a
+second. Every process compiles for itself, in a folder that is gone once the library is loaded: a library kept for all
+would have to be told apart by processor, compiler and source, and could be found half-written.
+"""
+
+import ctypes
+import functools
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("native_rows.c")
+LANES = 16
+"""Lines of scratch are padded to a multiple of this many numbers: at least as many as a vector of any processor has."""
+BITS = {torch.bfloat16: 16, torch.float32: 32, torch.float64: 64}
+"""Of the numbers in maps that there are passes for."""
+
+_FLAGS = ("-fPIC", "-O3", "-fno-math-errno", "-fno-trapping-math")
+_COMPILERS = ("cc", "gcc", "clang")
+_log = logging.getLogger(__name__)
+
+
+class RowPasses:
+    """The two passes for one number of heads and one kind of numbers."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        pointer, number = ctypes.c_void_p, ctypes.c_long
+        last: list[type] = [number, number, ctypes.c_double, ctypes.c_int]
+        library.forward_rows.argtypes = [*[pointer] * 5, *last]
+        library.backward_rows.argtypes = [*[pointer] * 7, *last]
+        self._library = library
+
+    def forward(self, maps: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float) -> None:
+        """Turns q kᵀ into mixed probabilities.
+
+        Args:
+            maps: (H, m, N), contiguous, of m query rows of a sample; filled anew.
+            w_l: (H, H), contiguous, float32 (float64 where maps are); as are ``w_w`` and ``b_w``.
+            w_w: (H, H).
+            b_w: (H,).
+            scale: Factor on q kᵀ.
+        """
+        tensors = (maps, w_l, w_w, b_w, _scratch(maps, w_l, 1))
+        self._library.forward_rows(*_addresses(*tensors), *maps.shape[1:], scale, torch.get_num_threads())
+
+    def backward(
+        self, maps: Tensor, grads: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, sums: Tensor
+    ) -> None:
+        """Turns q kᵀ into mixed probabilities again, and their gradient into that of q kᵀ.
+
+        Args:
+            maps: As in :meth:`forward`, like what has the same name.
+            grads: (H, m, N), contiguous, gradient of the mixed probabilities; filled anew.
+            w_l: See there.
+            w_w: See there.
+            b_w: See there.
+            scale: See there.
+            sums: (threads, 2, H, H), to which the gradients by w_l and w_w are added.
+        """
+        tensors = (maps, grads, w_l, w_w, b_w, sums, _scratch(maps, w_l, 4))
+        self._library.backward_rows(*_addresses(*tensors), *maps.shape[1:], scale, len(sums))
+
+
+@functools.cache
+def row_passes(heads: int, dtype: torch.dtype) -> RowPasses | None:
+    """Compiles the passes for this process, once.
+
+    Args:
+        heads: H.
+        dtype: Of the maps.
+
+    Returns:
+        None if there are none for this dtype, or if they cannot be compiled here, which the log then says.
+    """
+    if dtype not in BITS:
+        return None
+    try:
+        return RowPasses(_compile(heads, BITS[dtype]))
+    except (OSError, subprocess.CalledProcessError) as error:
+        _log.warning("talking-heads attention runs without its compiled row passes, %s", _why(error))
+        return None
+
+
+def _compile(heads: int, bits: int) -> ctypes.CDLL:
+    """With torch's threads, or with one where the library of its threads does not suit the compiler."""
+    found = os.environ.get("CC") or next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if found is None:
+        raise OSError(f"there is no C compiler ({', '.join(_COMPILERS)})")
+    processor = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    command = [*found.split(), *_FLAGS, processor, f"-DHEADS={heads}", f"-DBITS={bits}"]
+    with tempfile.TemporaryDirectory(prefix="cait-rows-") as folder:
+        try:
+            return _load([*command, "-fopenmp"], Path(folder) / "threads")
+        except (OSError, subprocess.CalledProcessError):
+            return _load(command, Path(folder) / "one-thread")
+
+
+def _load(command: list[str], stem: Path) -> ctypes.CDLL:
+    objects, library = f"{stem}.o", f"{stem}.so"
+    environment = {**os.environ, "TMPDIR": str(stem.parent)}
+    # Linked without -fopenmp: a second library of threads beside torch's would fight with it for the cores.
+    for step in ([*command, "-c", "-o", objects, str(SOURCE)], [command[0], "-shared", "-o", library, objects]):
+        subprocess.run(step, check=True, capture_output=True, text=True, env=environment)
+    return ctypes.CDLL(library)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = [line for line in error.stderr.splitlines() if "error" in line] or error.stderr.splitlines() or [""]
+        return f"which {error.cmd[0]} refused: {lines[0].strip()}"
+    return f"because {error}"
+
+
+def _scratch(maps: Tensor, like: Tensor, lines: int) -> Tensor:
+    heads, tokens = maps.shape[0], maps.shape[-1]
+    return like.new_empty(torch.get_num_threads(), lines * heads, -(-tokens // LANES) * LANES)
+
+
+def _addresses(*tensors: Tensor) -> list[int]:
+    return [t.data_ptr() for t in tensors]
