@@ -84,8 +84,7 @@ def _crossover(device: torch.device, batch: int | None) -> Iterator[tuple[str, M
 def _attention(backend: str, qkv: Tensor, mixing: list[Tensor]) -> Contender:
     def run() -> Tensor:
         narrow = qkv.to(torch.bfloat16) if torch.is_autocast_enabled(qkv.device.type) else qkv
-        q, k, v = narrow.permute(2, 0, 3, 1, 4).unbind(0)
-        y = talking_heads_attention(q, k, v, *mixing, scale=48**-0.5, backend=backend)
+        y = talking_heads_attention(narrow.permute(2, 0, 3, 1, 4), *mixing, scale=48**-0.5, backend=backend)
         return y.transpose(1, 2).flatten(2).square().sum()
 
     return Contender(run, [qkv, *mixing])

@@ -65,16 +65,14 @@ class SelfAttention(nn.Module):
         batch, tokens, dim = x.shape
         qkv = self.qkv(narrow(x, self.qkv))
         qkv = qkv.view(batch, tokens, 3, self.num_heads, -1)  # the 3d outputs are [q | k | v], each by head
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, d/H), no copy
-        y = self._attend_mixed(q, k, v) if self.talking_heads else self._attend(q, k, v)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, N, d/H), no copy
+        y = self._attend_mixed(qkv) if self.talking_heads else self._attend(qkv)
         y = y.transpose(1, 2).reshape(batch, tokens, dim)
         return F.dropout(self.proj(y), self.drop_rate, self.training)
 
-    def _attend_mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend_mixed(self, qkv: Tensor) -> Tensor:
         return talking_heads_attention(
-            q,
-            k,
-            v,
+            qkv,
             self.proj_l.weight,
             self.proj_l.bias,
             self.proj_w.weight,
@@ -84,7 +82,8 @@ class SelfAttention(nn.Module):
             training=self.training,
         )
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, qkv: Tensor) -> Tensor:
+        q, k, v = qkv.unbind(0)
         return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0)
 
 

@@ -104,8 +104,8 @@ class StepBench:
         qkv = self._random(images, tokens, 3 * arch.embed_dim, dtype=dtype)
 
         def attend(x: Tensor) -> Tensor:
-            q, k, v = x.view(images, tokens, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
-            y = layer._attend(q, k, v) if backend == "plain" else layer._attend_mixed(q, k, v)
+            qkv = x.view(images, tokens, 3, heads, width).permute(2, 0, 3, 1, 4)
+            y = layer._attend(qkv) if backend == "plain" else layer._attend_mixed(qkv)
             return y.transpose(1, 2).reshape(images, tokens, -1)
 
         mixing = [p for name, p in layer.named_parameters() if name.startswith(("proj_l", "proj_w"))]

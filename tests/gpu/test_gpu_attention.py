@@ -31,8 +31,8 @@ def results(backend: str, inputs: list[Tensor], dtype: torch.dtype) -> list[Tens
     """Output and gradients on the GPU, in the order of NAMES, from the strided views that the model makes."""
     *leaves, cotangent = (t.to("cuda", dtype) for t in inputs)
     leaves = [t.requires_grad_() for t in leaves]
-    q, k, v = leaves[0].permute(2, 0, 3, 1, 4).unbind(0)
-    out = talking_heads_attention(q, k, v, *leaves[1:], scale=q.shape[-1] ** -0.5, backend=backend)
+    qkv = leaves[0].permute(2, 0, 3, 1, 4)
+    out = talking_heads_attention(qkv, *leaves[1:], scale=qkv.shape[-1] ** -0.5, backend=backend)
     return [out, *torch.autograd.grad(out, leaves, cotangent)]
 
 
@@ -74,10 +74,9 @@ def test_only_q_k_v_and_a_bounded_workspace_take_memory() -> None:
     batch, heads, tokens, width = 96, 16, 784, 48
     qkv = torch.randn(batch, tokens, 3, heads, width, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     mixing = [torch.randn(shape, device="cuda") / heads for shape in [(heads, heads), (heads,)] * 2]
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    out = talking_heads_attention(q, k, v, *mixing, scale=width**-0.5, backend="fused")
+    out = talking_heads_attention(qkv.permute(2, 0, 3, 1, 4), *mixing, scale=width**-0.5, backend="fused")
     kept = torch.cuda.memory_allocated() - before
     assert kept <= out.nbytes + 2**20
     out.sum().backward()

@@ -33,9 +33,7 @@ __all__ = ["available_backends", "choose_backend", "override_backend", "talking_
 
 
 def talking_heads_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     proj_l_weight: Tensor,
     proj_l_bias: Tensor,
     proj_w_weight: Tensor,
@@ -48,12 +46,10 @@ def talking_heads_attention(
 ) -> Tensor:
     """Attends with heads mixed before and after the softmax.
 
-    The products run in the dtype of ``q``, ``k`` and ``v`` (or that of autocast), the softmax in at least float32.
+    The products run in the dtype of ``qkv`` (or that of autocast), the softmax in at least float32.
 
     Args:
-        q: Queries (B, H, N, d), not yet scaled.
-        k: Keys (B, H, N, d).
-        v: Values (B, H, N, d).
+        qkv: Queries, not yet scaled, keys and values: (3, B, H, N, d), in any layout.
         proj_l_weight: Mixes the logits, (H, H): output head by input head.
         proj_l_bias: (H,). It shifts whole rows of logits, so the softmax cancels it: it has no effect and no gradient
             but rounding noise (in ``eager``; elsewhere exactly zero). It exists because published weights have it.
@@ -74,35 +70,33 @@ def talking_heads_attention(
             has no dropout.
     """
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
-    _check_inputs(q, k, v, *mixing)
+    _check_inputs(qkv, *mixing)
     dropout_p = dropout_p if training else 0.0
     chosen = choose_backend(
-        q.device,
-        operator.product_dtype(q),
-        heads=q.shape[1],
-        tokens=q.shape[2],
+        qkv.device,
+        operator.product_dtype(qkv),
+        heads=qkv.shape[2],
+        tokens=qkv.shape[3],
         dropout=dropout_p > 0.0,
         backend=backend,
     )
     if chosen == "eager":
-        return eager.attend(q, k, v, *mixing, scale=scale, dropout_p=dropout_p)
-    return operator.attend(q, k, v, *mixing, scale=scale, backend=chosen)
+        return eager.attend(qkv, *mixing, scale=scale, dropout_p=dropout_p)
+    return operator.attend(qkv, *mixing, scale=scale, backend=chosen)
 
 
-def _check_inputs(q: Tensor, k: Tensor, v: Tensor, *mixing: Tensor) -> None:
-    if q.ndim != 4 or k.shape != q.shape or v.shape != q.shape:
+def _check_inputs(qkv: Tensor, *mixing: Tensor) -> None:
+    if qkv.ndim != 5 or len(qkv) != 3:
         raise ValueError(
-            "talking_heads_attention needs q, k and v of one shape (batch, heads, tokens, head_dim), "
-            f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+            "talking_heads_attention needs queries, keys and values in one tensor (3, batch, heads, tokens, head_dim), "
+            f"got {tuple(qkv.shape)}"
         )
-    if q.numel() == 0:
+    if qkv.numel() == 0:
         raise ValueError(
             "talking_heads_attention needs at least one sample, head, token and channel, got (batch, heads, tokens, "
-            f"head_dim) = {tuple(q.shape)}; leave the call out for an empty batch"
+            f"head_dim) = {tuple(qkv.shape[1:])}; leave the call out for an empty batch"
         )
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"talking_heads_attention needs q, k and v of one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    heads = q.shape[1]
+    heads = qkv.shape[2]
     expected = [(heads, heads), (heads,)] * 2
     if [tuple(t.shape) for t in mixing] != expected:
         raise ValueError(

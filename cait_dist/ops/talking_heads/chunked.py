@@ -35,16 +35,12 @@ WORKSPACE_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 """Size of all block buffers together. A CPU wants them in its cache, a GPU wants kernels that outlast their launch."""
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None
-) -> Tensor:
+def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None) -> Tensor:
     """Attends, outside autograd.
 
     Args:
-        q: (B, H, N, d), in any layout; as are ``k`` and ``v``.
-        k: (B, H, N, d).
-        v: (B, H, N, d).
-        w_l: (H, H), in the dtype of q; as is ``w_w``.
+        qkv: (3, B, H, N, d), in any layout.
+        w_l: (H, H), in the dtype of qkv; as is ``w_w``.
         w_w: (H, H).
         b_w: (H,), float32 at least.
         scale: Factor on q kᵀ.
@@ -54,6 +50,7 @@ def forward(
     Returns:
         (B, N, H, d).
     """
+    q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
     out = q.new_empty(batch, tokens, heads, dim)
     offset = v.sum(2, dtype=b_w.dtype) * b_w.view(heads, 1)  # (B, H, d), the term of rank one
@@ -70,9 +67,7 @@ def forward(
 
 def backward(
     do: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     w_l: Tensor,
     w_w: Tensor,
     b_w: Tensor,
@@ -83,9 +78,7 @@ def backward(
 
     Args:
         do: Gradient of the result, (B, H, N, d), in any layout.
-        q: As in :func:`forward`, like everything that follows.
-        k: See there.
-        v: See there.
+        qkv: As in :func:`forward`, like everything that follows.
         w_l: See there.
         w_w: See there.
         b_w: See there.
@@ -93,10 +86,12 @@ def backward(
         workspace_bytes: See there.
 
     Returns:
-        Gradients by q, k, v (contiguous), w_l, w_w and b_w, the last three in the dtype of b_w.
+        Gradients by qkv, laid out as it is, and by w_l, w_w and b_w, in the dtype of b_w.
     """
+    q, k, v = qkv.unbind(0)
     heads = q.shape[1]
-    dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
+    dqkv = torch.empty_like(qkv)
+    dq, dk, dv = dqkv.unbind(0)
     dw_l, dw_w = (torch.zeros_like(w_l, dtype=b_w.dtype) for _ in range(2))
     do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
     offset = do_sum * b_w.view(heads, 1)
@@ -111,7 +106,7 @@ def backward(
             _store(dqs.mul_(scale), dq[samples, :, rows])
         _store(dks, dk[samples])
         _store(dvs, dv[samples], offset[samples])
-    return dq, dk, dv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
+    return dqkv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
 
 
 def _budget(q: Tensor, workspace_bytes: int | None) -> int:

@@ -10,9 +10,7 @@ from torch import Tensor
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     proj_l_weight: Tensor,
     proj_l_bias: Tensor,
     proj_w_weight: Tensor,
@@ -22,6 +20,7 @@ def attend(
     dropout_p: float = 0.0,
 ) -> Tensor:
     """Computes :func:`cait_dist.ops.talking_heads_attention` with whole maps; arguments as there."""
+    q, k, v = qkv.unbind(0)  # each (B, H, N, d)
     logits = (q * scale) @ k.transpose(-2, -1)  # (B, H, N, N)
     logits = _mix_heads(logits, proj_l_weight, proj_l_bias)
     attn = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(v.dtype)

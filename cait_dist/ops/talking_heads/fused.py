@@ -30,10 +30,9 @@ WORKSPACE_BYTES = 512 * 2**20
 LOG2_E = math.log2(math.e)
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None
-) -> Tensor:
+def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None) -> Tensor:
     """Attends; arguments and result as :func:`cait_dist.ops.talking_heads.chunked.forward`."""
+    q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
     out = q.new_empty(batch, tokens, heads, dim)
     launch = launch_for("forward_rows", q, heads)
@@ -47,9 +46,7 @@ def forward(
 
 def backward(
     do: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     w_l: Tensor,
     w_w: Tensor,
     b_w: Tensor,
@@ -57,8 +54,10 @@ def backward(
     workspace_bytes: int | None,
 ) -> tuple[Tensor, ...]:
     """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
+    q, k, v = qkv.unbind(0)
     heads = q.shape[1]
-    dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
+    dqkv = torch.empty_like(qkv)
+    dq, dk, dv = dqkv.unbind(0)
     dw_l, dw_w = (torch.zeros_like(w_l, dtype=b_w.dtype) for _ in range(2))
     launch = launch_for("backward_rows", q, heads)
     for samples, (maps, grads) in _chunks(q, 2, workspace_bytes):
@@ -68,11 +67,10 @@ def backward(
         parts = _backward_rows(maps, grads, w_l, w_w, b_w, scale, launch)
         dw_l += parts[0]
         dw_w += parts[1]
-        torch.bmm(maps.mT, dos, out=dv[samples].flatten(0, 1))
-        torch.bmm(grads, ks, out=dq[samples].flatten(0, 1))
-        torch.bmm(grads.mT, qs, out=dk[samples].flatten(0, 1))
+        for target, a, b in ((dv, maps.mT, dos), (dq, grads, ks), (dk, grads.mT, qs)):
+            target[samples] = torch.bmm(a, b).unflatten(0, (-1, heads))
     do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
-    return dq, dk, dv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
+    return dqkv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
 
 
 def _chunks(q: Tensor, buffers: int, workspace_bytes: int | None) -> Iterator[tuple[slice, list[Tensor]]]:

@@ -22,10 +22,9 @@ WORKSPACE_BYTES = 16 * 2**20
 maps outgrow the caches."""
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None
-) -> Tensor:
+def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None) -> Tensor:
     """Attends; arguments and result as :func:`cait_dist.ops.talking_heads.chunked.forward`."""
+    q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
     passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
     out = q.new_empty(batch, tokens, heads, dim)
@@ -42,9 +41,7 @@ def forward(
 
 def backward(
     do: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     w_l: Tensor,
     w_w: Tensor,
     b_w: Tensor,
@@ -52,14 +49,16 @@ def backward(
     workspace_bytes: int | None,
 ) -> tuple[Tensor, ...]:
     """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
+    q, k, v = qkv.unbind(0)
     batch, heads, tokens, _ = q.shape
     passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
-    dq, dk, dv = (q.new_empty(q.shape) for _ in range(3))
+    dqkv = torch.empty_like(qkv)
+    dq, dk, dv = dqkv.unbind(0)
     sums = b_w.new_zeros(torch.get_num_threads(), 2, heads, heads)
     blocks, memory = _blocks(q, 2, workspace_bytes)
     for sample in range(batch):
         qs, ks, vs, dos = (_dense(t[sample]) for t in (q, k, v, do))  # (H, N, d)
-        dks, dvs = _Total(dk[sample], blocks), _Total(dv[sample], blocks)
+        dks, dvs = _Total(dk[sample], len(blocks)), _Total(dv[sample], len(blocks))
         for rows in blocks:
             maps, grads = (_shaped(flat, heads, rows, tokens) for flat in memory)
             torch.bmm(qs[:, rows], ks.mT, out=maps)
@@ -67,32 +66,33 @@ def backward(
             passes.backward(maps, grads, w_l, w_w, b_w, scale, sums)
             dvs.add_product(maps.mT, dos[:, rows])
             dks.add_product(grads.mT, qs[:, rows])
-            torch.bmm(grads, ks, out=dq[sample][:, rows])
+            dq[sample][:, rows] = torch.bmm(grads, ks)
         dks.finish()
         dvs.finish()
     do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
-    return dq, dk, dv, sums[:, 0].sum(0), sums[:, 1].sum(0), (do_sum * v_sum).sum((0, 2))
+    return dqkv, sums[:, 0].sum(0), sums[:, 1].sum(0), (do_sum * v_sum).sum((0, 2))
 
 
 class _Total:
     """A gradient (H, N, d): the product of the one block, or the wide sum of those of several."""
 
-    def __init__(self, target: Tensor, blocks: list[slice]) -> None:
-        self._target = target
-        wide = torch.promote_types(target.dtype, torch.float32)
-        self._sum = torch.zeros_like(target, dtype=wide) if len(blocks) > 1 else None
+    def __init__(self, target: Tensor, blocks: int) -> None:
+        self._target, self._blocks = target, blocks
+        self._sum: Tensor | None = None
 
     def add_product(self, a: Tensor, b: Tensor) -> None:
         if self._sum is None:
-            torch.bmm(a, b, out=self._target)
+            self._sum = torch.bmm(a, b)
+            if self._blocks > 1:
+                self._sum = self._sum.to(torch.promote_types(a.dtype, torch.float32))
         elif self._sum.dtype == a.dtype:
             self._sum.baddbmm_(a, b)
         else:
             self._sum.add_(torch.bmm(a, b))
 
     def finish(self) -> None:
-        if self._sum is not None:
-            self._target.copy_(self._sum)
+        assert self._sum is not None
+        self._target.copy_(self._sum)
 
 
 def runs_on(device: torch.device, heads: int, dtype: torch.dtype) -> bool:

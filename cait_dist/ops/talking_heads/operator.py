@@ -4,7 +4,10 @@ To a compiler an operator is one opaque step whose shapes are known: ``torch.com
 without a break in the graph, and neither looks into the loop over blocks nor traces a Triton kernel. The backend is an
 argument, chosen by the caller before.
 
-What is kept for the backward pass: q, k and v, and copies of the two (H, H) matrices and of b_w. Copies, not the
+Queries, keys and values are one tensor, as the layer before makes them, and so are their gradients, laid out alike:
+three would have to be joined again by copying.
+
+What is kept for the backward pass: these, and copies of the two (H, H) matrices and of b_w. Copies, not the
 parameters: a partitioned parameter may be gone by then.
 """
 
@@ -19,9 +22,7 @@ _IMPLEMENTATIONS = {"chunked": chunked, "fused": fused, "native": native}
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     proj_l_weight: Tensor,
     proj_l_bias: Tensor,
     proj_w_weight: Tensor,
@@ -34,9 +35,7 @@ def attend(
     """Computes :func:`cait_dist.ops.talking_heads_attention` without dropout; arguments as there.
 
     Args:
-        q: (B, H, N, d), in any layout; as are ``k`` and ``v``.
-        k: (B, H, N, d).
-        v: (B, H, N, d).
+        qkv: (3, B, H, N, d), in any layout.
         proj_l_weight: (H, H).
         proj_l_bias: (H,), without effect; its gradient is exactly zero.
         proj_w_weight: (H, H).
@@ -49,23 +48,20 @@ def attend(
     Returns:
         (B, H, N, d), laid out as (B, N, H, d).
     """
-    q, k, v = (t.to(product_dtype(q)) for t in (q, k, v))
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
-    return _forward(q, k, v, *mixing, scale, backend, workspace_bytes).transpose(1, 2)
+    return _forward(qkv.to(product_dtype(qkv)), *mixing, scale, backend, workspace_bytes).transpose(1, 2)
 
 
-def product_dtype(q: Tensor) -> torch.dtype:
+def product_dtype(qkv: Tensor) -> torch.dtype:
     """That in which queries are multiplied with keys, here and now: autocast has a say in it."""
-    device = q.device.type
-    narrowed = torch.is_autocast_enabled(device) and q.dtype != torch.float64
-    return torch.get_autocast_dtype(device) if narrowed else q.dtype
+    device = qkv.device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if casts and qkv.dtype != torch.float64 else qkv.dtype
 
 
 @library.custom_op("cait_dist::talking_heads", mutates_args=())
 def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     proj_l_weight: Tensor,
     proj_l_bias: Tensor,
     proj_w_weight: Tensor,
@@ -74,59 +70,56 @@ def _forward(
     backend: str,
     workspace_bytes: int | None,
 ) -> Tensor:
-    """From q, k, v (B, H, N, d) to (B, N, H, d)."""
-    w_l, w_w = (t.to(q.dtype).contiguous() for t in (proj_l_weight, proj_w_weight))
-    with torch.autocast(q.device.type, enabled=False):
-        return _IMPLEMENTATIONS[backend].forward(q, k, v, w_l, w_w, proj_w_bias.to(_wide(q)), scale, workspace_bytes)
+    """From (3, B, H, N, d) to (B, N, H, d)."""
+    w_l, w_w = (t.to(qkv.dtype).contiguous() for t in (proj_l_weight, proj_w_weight))
+    with torch.autocast(qkv.device.type, enabled=False):
+        return _IMPLEMENTATIONS[backend].forward(qkv, w_l, w_w, proj_w_bias.to(_wide(qkv)), scale, workspace_bytes)
 
 
 @_forward.register_fake
-def _(q: Tensor, *_: Any) -> Tensor:
-    batch, heads, tokens, dim = q.shape
-    return q.new_empty(batch, tokens, heads, dim)
+def _(qkv: Tensor, *_: Any) -> Tensor:
+    _, batch, heads, tokens, dim = qkv.shape
+    return qkv.new_empty(batch, tokens, heads, dim)
 
 
 @library.custom_op("cait_dist::talking_heads_backward", mutates_args=())
 def _backward(
     do: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     w_l: Tensor,
     w_w: Tensor,
     b_w: Tensor,
     scale: float,
     backend: str,
     workspace_bytes: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients by q, k, v (B, H, N, d), contiguous, and by w_l, w_w and b_w, in float32 at least."""
-    with torch.autocast(q.device.type, enabled=False):  # the caller may still be, or only now be, inside one
-        return _IMPLEMENTATIONS[backend].backward(do.transpose(1, 2), q, k, v, w_l, w_w, b_w, scale, workspace_bytes)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by qkv (3, B, H, N, d), laid out as it is, and by w_l, w_w and b_w, in float32 at least."""
+    with torch.autocast(qkv.device.type, enabled=False):  # the caller may still be, or only now be, inside one
+        return _IMPLEMENTATIONS[backend].backward(do.transpose(1, 2), qkv, w_l, w_w, b_w, scale, workspace_bytes)
 
 
 @_backward.register_fake
-def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, *_: Any) -> Any:
-    weights = (torch.empty_like(w, dtype=b_w.dtype) for w in (w_l, w_w, b_w))
-    return *(q.new_empty(q.shape) for _ in range(3)), *weights
+def _(do: Tensor, qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, *_: Any) -> Any:
+    return torch.empty_like(qkv), *(torch.empty_like(w, dtype=b_w.dtype) for w in (w_l, w_w, b_w))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    q, k, v, *mixing, scale, backend, workspace_bytes = inputs
+    qkv, *mixing, scale, backend, workspace_bytes = inputs
     w_l, _, w_w, b_w = mixing
-    kept = (w_l.to(q.dtype, copy=True), w_w.to(q.dtype, copy=True), b_w.to(_wide(q), copy=True))
-    ctx.save_for_backward(q, k, v, *(t.contiguous() for t in kept))
+    kept = (w_l.to(qkv.dtype, copy=True), w_w.to(qkv.dtype, copy=True), b_w.to(_wide(qkv), copy=True))
+    ctx.save_for_backward(qkv, *(t.contiguous() for t in kept))
     ctx.call = scale, backend, workspace_bytes
     ctx.dtypes = [t.dtype for t in mixing]
 
 
 def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    dq, dk, dv, dw_l, dw_w, db_w = _backward(grad_out, *ctx.saved_tensors, *ctx.call)
+    dqkv, dw_l, dw_w, db_w = _backward(grad_out, *ctx.saved_tensors, *ctx.call)
     parameters = (dw_l, torch.zeros_like(db_w), dw_w, db_w)
-    return dq, dk, dv, *(g.to(dtype) for g, dtype in zip(parameters, ctx.dtypes, strict=True)), None, None, None
+    return dqkv, *(g.to(dtype) for g, dtype in zip(parameters, ctx.dtypes, strict=True)), None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
-def _wide(q: Tensor) -> torch.dtype:
-    return torch.promote_types(q.dtype, torch.float32)
+def _wide(qkv: Tensor) -> torch.dtype:
+    return torch.promote_types(qkv.dtype, torch.float32)

@@ -49,15 +49,15 @@ def test_sample_by_sample_it_computes_the_same():
 
 def test_any_layout_is_taken():
     qkv, wl, bl, ww, bw, cotangent = tensors(3, 4, 10, 6)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    layouts = [Tensor.contiguous, lambda t: t.mT.contiguous().mT, lambda t: t[:1].expand_as(t)]
+    qkv = qkv.permute(2, 0, 3, 1, 4)
+    layouts = [Tensor.contiguous, lambda t: t.mT.contiguous().mT, lambda t: t[..., :1, :, :, :].expand_as(t)]
     for change in layouts:
         outputs = []
         for attend in (eager.attend, fused):
-            leaves = [change(t).detach().requires_grad_() for t in (q, k, v)]
+            leaf = change(qkv).detach().requires_grad_()
             weights = [t.T.contiguous().T.requires_grad_() for t in (wl, ww)]
-            y = attend(*leaves, weights[0], bl, weights[1], bw, scale=0.4)
-            outputs.append([y, *torch.autograd.grad(y, [*leaves, *weights], change(cotangent))])
+            y = attend(leaf, weights[0], bl, weights[1], bw, scale=0.4)
+            outputs.append([y, *torch.autograd.grad(y, [leaf, *weights], change(cotangent))])
         for a, b in zip(*outputs, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
 
@@ -82,6 +82,6 @@ def test_it_is_there_for_who_asks_and_never_chosen_on_a_cpu():
     assert available_backends()[-1] == "fused"
     assert choose_backend("cpu", torch.bfloat16, heads=4, tokens=784) != "fused"
     inputs = [t.float() for t in tensors(1, 4, 10, 8)]
-    q, k, v = inputs[0].permute(2, 0, 3, 1, 4).unbind(0)
-    y = talking_heads_attention(q, k, v, *inputs[1:-1], scale=0.3, backend="fused")
-    torch.testing.assert_close(y, talking_heads_attention(q, k, v, *inputs[1:-1], scale=0.3, backend="eager"))
+    qkv = inputs[0].permute(2, 0, 3, 1, 4)
+    y = talking_heads_attention(qkv, *inputs[1:-1], scale=0.3, backend="fused")
+    torch.testing.assert_close(y, talking_heads_attention(qkv, *inputs[1:-1], scale=0.3, backend="eager"))

@@ -11,9 +11,9 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def attend(tokens: int = 4, **options) -> Tensor:
-    q = torch.ones(1, 2, tokens, 3, requires_grad=True)
+    qkv = torch.ones(3, 1, 2, tokens, 3, requires_grad=True)
     eye, zero = torch.eye(2), torch.zeros(2)
-    return talking_heads_attention(q, q, q, eye, zero, eye, zero, scale=1.0, **options)
+    return talking_heads_attention(qkv, eye, zero, eye, zero, scale=1.0, **options)
 
 
 def ran(y: Tensor) -> str:

@@ -34,11 +34,10 @@ def tensors(batch: int, heads: int, tokens: int, width: int) -> list[Tensor]:
 
 
 def results(attend: Attend, inputs: list[Tensor], dtype: torch.dtype, **options: Any) -> list[Tensor]:
-    """Output and gradients, in the order of NAMES; q, k and v are the strided views that the model makes."""
+    """Output and gradients, in the order of NAMES; q, k and v lie as the model makes them."""
     *leaves, cotangent = (t.to(dtype) for t in inputs)
     leaves = [t.requires_grad_() for t in leaves]
-    q, k, v = leaves[0].permute(2, 0, 3, 1, 4).unbind(0)
-    out = attend(q, k, v, *leaves[1:], scale=q.shape[-1] ** -0.5, **options)
+    out = attend(leaves[0].permute(2, 0, 3, 1, 4), *leaves[1:], scale=leaves[0].shape[-1] ** -0.5, **options)
     return [out, *torch.autograd.grad(out, leaves, cotangent)]
 
 
@@ -106,20 +105,25 @@ def test_bf16_is_as_near_to_float64_as_eager_bf16(attend, case, samples_at_once)
 @pytest.mark.parametrize("workspace", [None, 1])
 def test_numerical_gradients(attend, workspace):
     qkv, *mixing, _ = tensors(2, 3, 4, 2)
-    inputs = [t.contiguous().requires_grad_() for t in (*qkv.permute(2, 0, 3, 1, 4), *mixing)]
+    inputs = [t.contiguous().requires_grad_() for t in (qkv.permute(2, 0, 3, 1, 4), *mixing)]
     assert torch.autograd.gradcheck(lambda *args: attend(*args, scale=0.7, workspace_bytes=workspace), inputs)
 
 
 def test_any_layout_is_taken(attend):
     qkv, *mixing, cotangent = tensors(3, 4, 10, 6)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    layouts = [lambda t: t, Tensor.contiguous, lambda t: t.mT.contiguous().mT, lambda t: t[:1].expand(3, -1, -1, -1)]
+    qkv = qkv.permute(2, 0, 3, 1, 4)
+    layouts = [
+        lambda t: t,
+        Tensor.contiguous,
+        lambda t: t.mT.contiguous().mT,
+        lambda t: t[..., :1, :, :, :].expand_as(t),
+    ]
     for change in layouts:
         outputs = []
         for candidate in (eager.attend, attend):
-            leaves = [change(t).detach().requires_grad_() for t in (q, k, v)]
-            y = candidate(*leaves, *mixing, scale=0.4)
-            outputs.append([y, *torch.autograd.grad(y, leaves, change(cotangent))])
+            leaf = change(qkv).detach().requires_grad_()
+            y = candidate(leaf, *mixing, scale=0.4)
+            outputs.append([y, *torch.autograd.grad(y, leaf, change(cotangent))])
         for a, b in zip(*outputs, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
 
@@ -127,7 +131,7 @@ def test_any_layout_is_taken(attend):
 def test_the_heads_of_a_token_lie_together(attend):
     """So that the model joins them without a copy."""
     qkv, *mixing, _ = tensors(2, 4, 10, 6)
-    y = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    y = attend(qkv.permute(2, 0, 3, 1, 4), *mixing, scale=0.4)
     joined = y.transpose(1, 2).reshape(2, 10, 24)
     assert joined.data_ptr() == y.data_ptr()
 
@@ -142,9 +146,8 @@ def test_autocast_means_narrow_tokens_and_wide_parameters(backend, given, backwa
     for where in ("eager", "autocast", "outside"):
         with torch.autocast("cpu", torch.bfloat16, enabled=where != "outside"):
             qkv = leaves[0].bfloat16() if where == "outside" else leaves[0]
-            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
             y = talking_heads_attention(
-                q, k, v, *leaves[1:], scale=8**-0.5, backend="eager" if where == "eager" else backend
+                qkv.permute(2, 0, 3, 1, 4), *leaves[1:], scale=8**-0.5, backend="eager" if where == "eager" else backend
             )
             with torch.autocast("cpu", torch.bfloat16, enabled=backward_inside):
                 outputs[where] = [y, *torch.autograd.grad(y, leaves, inputs[-1].to(y.dtype))]
@@ -158,7 +161,7 @@ def test_a_backward_pass_under_autocast_keeps_the_precision_of_the_forward_pass(
     inputs = tensors(2, 4, 20, 8)
     expected = results(attend, inputs, torch.float32)
     leaves = [t.float().requires_grad_() for t in inputs[:-1]]
-    y = attend(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=8**-0.5)
+    y = attend(leaves[0].permute(2, 0, 3, 1, 4), *leaves[1:], scale=8**-0.5)
     with torch.autocast("cpu", torch.bfloat16):
         gradients = torch.autograd.grad(y, leaves, inputs[-1].float())
     assert all(torch.equal(a, b) for a, b in zip([y, *gradients], expected, strict=True))
@@ -180,7 +183,7 @@ def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed(attend)
     qkv, *mixing, cotangent = tensors(2, 4, 10, 6)
     expected = results(attend, [qkv, *mixing, cotangent], torch.float64)
     parameters = [torch.nn.Parameter(t.clone()) for t in mixing]
-    y = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *parameters, scale=6**-0.5)
+    y = attend(qkv.permute(2, 0, 3, 1, 4), *parameters, scale=6**-0.5)
     for p in parameters:
         p.data.zero_()
     for a, b in zip(torch.autograd.grad(y, parameters, cotangent), expected[2:], strict=True):
@@ -190,7 +193,7 @@ def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed(attend)
 def test_differentiating_twice_is_refused(attend):
     qkv, *mixing, _ = tensors(1, 2, 3, 4)
     qkv.requires_grad_()
-    y = attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), *mixing, scale=0.4)
+    y = attend(qkv.permute(2, 0, 3, 1, 4), *mixing, scale=0.4)
     (gradient,) = torch.autograd.grad(y.square().sum(), qkv, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula was registered"):
         gradient.sum().backward()
@@ -206,7 +209,7 @@ def saved_bytes(attend: Attend, inputs: list[Tensor], dtype: torch.dtype) -> int
 
     leaves = [t.to(dtype).requires_grad_() for t in inputs[:-1]]
     with saved_tensors_hooks(pack, lambda t: t):
-        _alive = attend(*leaves[0].permute(2, 0, 3, 1, 4).unbind(0), *leaves[1:], scale=1.0)
+        _alive = attend(leaves[0].permute(2, 0, 3, 1, 4), *leaves[1:], scale=1.0)
     return sum(kept.values())
 
 

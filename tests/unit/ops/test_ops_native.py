@@ -164,10 +164,10 @@ def test_a_compiler_without_threads_makes_passes_for_one(compiled_anew, monkeypa
 
 
 def test_float16_on_a_cpu_is_chunked():
-    q = torch.zeros(1, 2, 200, 4, dtype=torch.float16)
+    qkv = torch.zeros(3, 1, 2, 200, 4, dtype=torch.float16)
     mixing = [torch.eye(2).half(), torch.zeros(2).half()] * 2
     assert choose_backend("cpu", torch.float16, heads=2, tokens=200) == "chunked"
     with pytest.raises(ValueError, match="maps of bfloat16, float32 or float64"):
-        talking_heads_attention(q, q, q, *mixing, scale=1.0, backend="native")
+        talking_heads_attention(qkv, *mixing, scale=1.0, backend="native")
     with torch.autocast("cpu", torch.float16):
-        assert talking_heads_attention(q.float(), q.float(), q.float(), *mixing, scale=1.0).dtype == torch.float16
+        assert talking_heads_attention(qkv.float(), *mixing, scale=1.0).dtype == torch.float16
