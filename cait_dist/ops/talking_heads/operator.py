@@ -78,7 +78,7 @@ def _forward(
 
 @_forward.register_fake
 def _(qkv: Tensor, *_: Any) -> Tensor:
-    _, batch, heads, tokens, dim = qkv.shape
+    batch, heads, tokens, dim = qkv.shape[1:]
     return qkv.new_empty(batch, tokens, heads, dim)
 
 
