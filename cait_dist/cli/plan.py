@@ -29,7 +29,7 @@ def plan(
         float | None, typer.Option(min=0.1, help="GB/s of one GPU's adapter", show_default="200 or 400 Gbit/s")
     ] = None,
     attention: Annotated[
-        str | None, typer.Option(help="backend: eager, chunked, fused", show_default="the run's own choice")
+        str | None, typer.Option(help="backend: eager, chunked, native, fused", show_default="the run's own choice")
     ] = None,
     reserve: Annotated[float, typer.Option(help="share of the GPU's memory not to plan with")] = 0.08,
     as_json: Annotated[bool, typer.Option("--json", help="print everything that was counted")] = False,

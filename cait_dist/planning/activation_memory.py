@@ -13,8 +13,8 @@ in bytes (the stream is float32 throughout, and so is the softmax):
       e N d        output, for the gradient of γ      e N d        output, for the gradient of γ
 
 The maps of ``eager`` are the mixed logits' input S and the mixed probabilities A (e H N² each), the softmax's output
-(4 H N²) and, where e is 2, its narrow copy (2 H N²): three float32 maps, or five bf16 ones. ``chunked`` and ``fused``
-keep none. Stochastic depth leaves whole samples out of a branch, so a rate p keeps 1 - p of all this; adding the others
+(4 H N²) and, where e is 2, its narrow copy (2 H N²): three float32 maps, or five bf16 ones. The other backends keep
+none. Stochastic depth leaves whole samples out of a branch, so a rate p keeps 1 - p of all this; adding the others
 back to the stream keeps 4 N d more, in each branch.
 
 Recomputation keeps less, and makes again for one block at a time what it did not keep. The peak is looked for at three
@@ -29,16 +29,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cait_dist.models import Architecture
-from cait_dist.ops.talking_heads import chunked, fused
+from cait_dist.ops.talking_heads import chunked, fused, native
 
 from .flops import count_params, tokens_by_block
 from .numerics import WIDE, Numerics
 
 POLICIES = ("none", "attention", "block")
 """besides ``every-K``"""
-BACKENDS = ("eager", "chunked", "fused")
-_CHUNKED_MAPS, _FUSED_MAPS = 4, 2
-_WORKSPACES = {"chunked": chunked.WORKSPACE_BYTES, "fused": {"cuda": fused.WORKSPACE_BYTES}}
+BACKENDS = ("eager", "chunked", "native", "fused")
+_MAPS_AT_ONCE = {"chunked": 4, "native": 2, "fused": 2}
 
 
 @dataclass(frozen=True)
@@ -154,9 +153,7 @@ def count_activations(
         kept_per_batch=kept_weights,
         moments=(*moments, Moment("end of the forward pass", whole, cached, in_attention=False)),
         workspace_maps=maps,
-        workspace_limit=(fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device])
-        if maps
-        else 0,
+        workspace_limit=_workspace_limit(maps, backend, device),
         workspace_floor=maps if backend == "fused" else 0,
     )
 
@@ -238,8 +235,14 @@ def _kept_weights(arch: Architecture, width: Numerics, policy: str) -> int:
 
 
 def _workspace_maps(arch: Architecture, e: int, backend: str) -> int:
-    maps = {"chunked": _CHUNKED_MAPS, "fused": _FUSED_MAPS}.get(backend, 0) if arch.talking_heads else 0
+    maps = _MAPS_AT_ONCE.get(backend, 0) if arch.talking_heads else 0
     return maps * e * arch.num_heads * max(tokens_by_block(arch)) ** 2
+
+
+def _workspace_limit(maps: int, backend: str, device: str) -> int:
+    if backend == "native":
+        return min(maps, native.WORKSPACE_BYTES)  # one image at a time
+    return (fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device]) if maps else 0
 
 
 def _gradients(arch: Architecture, tokens: int, e: int, backend: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from cait_dist.models import Cait, architecture, create_model
 from cait_dist.ops import override_backend
 from cait_dist.ops.talking_heads import fused as ops_fused
+from cait_dist.ops.talking_heads import native as ops_native
 from cait_dist.planning.activation_memory import count_activations
 from cait_dist.planning.numerics import Numerics, numerics
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
@@ -78,7 +79,7 @@ def kept_by_autograd(model: Cait, kind: str) -> int:
 @pytest.mark.parametrize("model", MODELS)
 def test_counted_activations_are_what_autograd_keeps(model: str, kind: str) -> None:
     name, overrides = MODELS[model]
-    for backend in ("eager", "chunked"):
+    for backend in ("eager", "chunked", "native"):
         for policy in ("none", "attention", "block", "every-2"):
             with override_backend(backend):
                 found = kept_by_autograd(build(name, overrides, kind, policy, "cpu"), kind)
@@ -120,14 +121,14 @@ class LiveBytes(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", WIDTHS)
 def test_the_peak_is_that_of_the_live_bytes_of_a_step(kind: str) -> None:
-    for backend, policy in itertools.product(("eager", "chunked"), ("none", "attention", "block", "every-2")):
+    for backend, policy in itertools.product(("eager", "chunked", "native"), ("none", "attention", "block", "every-2")):
         model = build("cait_xxs24_224", {"image_size": 192, "depth": 4}, kind, policy, "cpu")
         images = images_for(model)
         with override_backend(backend), LiveBytes([images, *model.parameters()]) as bytes_:
             loss_of(model, kind, images).backward()
         gradient = model.pos_embed.element_size()
         counted = count_activations(model.arch, WIDTHS[kind], policy, backend, "cpu", gradient)
-        if backend == "chunked":  # its workspace is made where no mode of torch looks
+        if backend != "eager":  # its workspace is made where no mode of torch looks
             counted = dataclasses.replace(counted, workspace_maps=0)
         # Narrow copies of weights go block by block, and are counted to the end: rather too much than too little.
         assert 0.88 * counted.peak(IMAGES) < bytes_.peak < 1.05 * counted.peak(IMAGES), (backend, policy)
@@ -147,10 +148,15 @@ def test_stochastic_depth_keeps_its_share() -> None:
     assert half.kept_per_image == pytest.approx(0.5 * whole.kept_per_image, rel=0.05)
 
 
-def test_fused_keeps_what_chunked_keeps_and_works_on_two_maps() -> None:
+def test_backends_that_keep_no_maps_differ_in_the_maps_they_work_on() -> None:
     arch = architecture("cait_m48_448")
-    fused, chunked = (count_activations(arch, WIDTHS["bf16"], "none", backend) for backend in ("fused", "chunked"))
-    assert fused.kept_per_image == chunked.kept_per_image
+    fused, native, chunked = (
+        count_activations(arch, WIDTHS["bf16"], "none", backend) for backend in ("fused", "native", "chunked")
+    )
+    assert fused.kept_per_image == native.kept_per_image == chunked.kept_per_image
+    assert native.workspace(1) == native.workspace(1000) == ops_native.WORKSPACE_BYTES
+    small = count_activations(architecture("cait_xxs24_224"), WIDTHS["fp32"], "none", "native", "cpu")
+    assert small.workspace(1) == small.workspace(1000) == 2 * 4 * 4 * 196**2
     assert 2 * fused.workspace(1) == chunked.workspace(1) == 4 * 2 * 16 * 784**2
     assert fused.workspace(1000) == ops_fused.WORKSPACE_BYTES
 

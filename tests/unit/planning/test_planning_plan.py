@@ -262,7 +262,7 @@ def test_the_command_prints_a_screen_and_all_of_it_as_json(m48: Path, tmp_path: 
         (["--gpus-per-node", "0"], "--gpus-per-node must be at least 1"),
         (["--images", "0"], "--images must be at least 1"),
         (["--reserve", "1.5"], "--reserve must be a share"),
-        (["--attention", "flash"], "there are eager, chunked, fused"),
+        (["--attention", "flash"], "there are eager, chunked, native, fused"),
         (["--calibration", "missing.json"], "`cait bench step` writes it"),
         (["model.image_size=450"], "image_size 450 is not a multiple of patch_size 16"),
         (["training.zero.stage=4"], "training.zero.stage"),
