@@ -96,20 +96,20 @@ def _compile(heads: int, bits: int) -> ctypes.CDLL:
     if found is None:
         raise OSError(f"there is no C compiler ({', '.join(_COMPILERS)})")
     processor = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-    command = [*found.split(), *_FLAGS, processor, f"-DHEADS={heads}", f"-DBITS={bits}"]
+    compiler, flags = found.split(), [*_FLAGS, processor, f"-DHEADS={heads}", f"-DBITS={bits}"]
     with tempfile.TemporaryDirectory(prefix="cait-rows-") as folder:
         try:
-            return _load([*command, "-fopenmp"], Path(folder) / "threads")
+            return _load(compiler, [*flags, "-fopenmp"], Path(folder) / "threads")
         except (OSError, subprocess.CalledProcessError):
-            return _load(command, Path(folder) / "one-thread")
+            return _load(compiler, flags, Path(folder) / "one-thread")
 
 
-def _load(command: list[str], stem: Path) -> ctypes.CDLL:
+def _load(compiler: list[str], flags: list[str], stem: Path) -> ctypes.CDLL:
     objects, library = f"{stem}.o", f"{stem}.so"
     environment = {**os.environ, "TMPDIR": str(stem.parent)}
     # Linked without -fopenmp: a second library of threads beside torch's would fight with it for the cores.
-    for step in ([*command, "-c", "-o", objects, str(SOURCE)], [command[0], "-shared", "-o", library, objects]):
-        subprocess.run(step, check=True, capture_output=True, text=True, env=environment)
+    for step in ([*flags, "-c", "-o", objects, str(SOURCE)], ["-shared", "-o", library, objects]):
+        subprocess.run([*compiler, *step], check=True, capture_output=True, text=True, env=environment)
     return ctypes.CDLL(library)
 
 

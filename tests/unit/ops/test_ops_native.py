@@ -150,6 +150,11 @@ def test_without_any_compiler_the_log_says_so(compiled_anew, monkeypatch, caplog
     assert "there is no C compiler (cc, gcc, clang)" in caplog.text
 
 
+def test_the_compiler_may_be_named_with_arguments(compiled_anew, monkeypatch):
+    monkeypatch.setenv("CC", "env cc")
+    assert choose_backend("cpu", torch.float32, heads=4, tokens=784) == "native"
+
+
 def test_a_compiler_without_threads_makes_passes_for_one(compiled_anew, monkeypatch, threads):
     inputs = tensors(2, 3, 20, 8)
     expected = results(attend, inputs, torch.float64)
