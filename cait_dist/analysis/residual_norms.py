@@ -74,9 +74,9 @@ class _Watcher:
     def hooks(self) -> Iterator[Callable[[], None]]:
         """Hang the hooks in; what takes each out again."""
         yield self._block.register_forward_pre_hook(self._enter).remove
-        for number, (branch, name) in enumerate(zip(BRANCHES, ("attn", "mlp"), strict=True), 1):
+        for branch, name in zip(BRANCHES, ("attn", "mlp"), strict=True):
             if hasattr(self._block, name):
-                yield getattr(self._block, name).register_forward_hook(self._add(branch, number)).remove
+                yield getattr(self._block, name).register_forward_hook(self._add(branch)).remove
         yield self._block.register_forward_hook(self._leave).remove
 
     def ratios(self) -> Iterator[BranchRatio]:
@@ -91,11 +91,9 @@ class _Watcher:
         # A class-attention block is called with the patches, which it only reads, and the class token.
         self._stream = inputs[1] if self._stage == "class-attention" else inputs[0]
 
-    def _add(self, branch: str, number: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def _add(self, branch: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            added = output.to(self._stream.dtype)
-            if (scale := scale_of(self._block, number)) is not None:
-                added = added * scale.to(added.dtype)
+            added = output.to(self._stream.dtype)  # scaled already
             ratio = added.norm(dim=-1) / self._stream.norm(dim=-1)
             self._found[branch].append(ratio.flatten().float().cpu())
             self._stream = self._stream + added
@@ -107,13 +105,6 @@ class _Watcher:
         same = torch.allclose(self._stream, output, rtol=1e-3, atol=1e-3 * float(output.abs().max()))
         assert same, f"{self._stage} layer {self._layer} adds its branches in another way than is known here"
         self._stream = torch.empty(0)
-
-
-def scale_of(block: nn.Module, number: int) -> Tensor | None:
-    """What multiplies a block's first or second branch: LayerScale, a scalar, or nothing."""
-    return next(
-        (getattr(block, f"{name}_{number}") for name in ("gamma", "alpha") if hasattr(block, f"{name}_{number}")), None
-    )
 
 
 @contextmanager

@@ -4,15 +4,16 @@ CaiT splits what ViT does at once. In the first stage the patches attend to each
 the second the patches are frozen and a class token gathers from them what the classifier needs. "Going deeper with
 Image Transformers" (arXiv 2103.17239), section 3 for class attention and section 4 for talking heads.
 
-Both modules take tokens that are already normalised and return a plain tensor: the residual, LayerScale and stochastic
-depth are the block's affair, so either call can be wrapped (for activation checkpointing, say) from outside.
+Both modules take tokens that are already normalised and return a plain tensor: the residual and stochastic depth are
+the block's affair, so either call can be wrapped (for activation checkpointing, say) from outside. LayerScale is handed
+in, for the projection to multiply into its weights.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cait_dist.ops import choose_backend, talking_heads_attention
+from cait_dist.ops import choose_backend, scale_outside, talking_heads_attention
 
 from .architecture import Architecture
 from .layers import linear_type, narrow
@@ -53,11 +54,12 @@ class SelfAttention(nn.Module):
             self.proj_w = nn.Linear(num_heads, num_heads)
         self.proj = linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, scale: Tensor | None = None) -> Tensor:
         """Lets every token attend to every token.
 
         Args:
             x: Tokens (B, N, d), normalised into the dtype of the parameters, or as the stream has them.
+            scale: What multiplies the output, (d,) or (1,); None for 1.
 
         Returns:
             (B, N, d).
@@ -68,7 +70,9 @@ class SelfAttention(nn.Module):
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, N, d/H), no copy
         y = self._attend_mixed(qkv) if self.talking_heads else self._attend(qkv)
         y = y.transpose(1, 2).reshape(batch, tokens, dim)
-        return F.dropout(self.proj(y), self.drop_rate, self.training)
+        if self.training and self.drop_rate:  # stands between the projection and its scale
+            return scale_outside(F.dropout(self.proj(y), self.drop_rate, self.training), scale)
+        return self.proj(y, scale=scale)
 
     def _attend_mixed(self, qkv: Tensor) -> Tensor:
         return talking_heads_attention(
@@ -108,11 +112,12 @@ class ClassAttention(nn.Module):
         self.v = linear(dim, dim)
         self.proj = linear(dim, dim)
 
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, u: Tensor, *, scale: Tensor | None = None) -> Tensor:
         """Gathers information for the class token.
 
         Args:
             u: Tokens (B, 1 + N, d), the class token first, normalised or as the stream has them.
+            scale: What multiplies the output, (d,) or (1,); None for 1.
 
         Returns:
             (B, 1, d), the update of the class token.
@@ -122,7 +127,7 @@ class ClassAttention(nn.Module):
         k = self._split_heads(self.k(u))  # (B, H, 1 + N, d/H)
         v = self._split_heads(self.v(u))
         y = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).flatten(2))
+        return self.proj(y.transpose(1, 2).flatten(2), scale=scale)
 
     def _split_heads(self, x: torch.Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

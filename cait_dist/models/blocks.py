@@ -67,13 +67,13 @@ class SelfAttentionBlock(_ResidualBlock):
         x = add_branch(x, self.attention_branch, self._scale(1), keep_attn, self.drop_path_rate)
         return add_branch(x, self.feed_forward_branch, self._scale(2), keep_mlp, self.drop_path_rate)
 
-    def attention_branch(self, x: Tensor) -> Tensor:
-        """Tokens (K, N, d) of the stream -> (K, N, d), for any number of samples; not yet scaled."""
-        return self.attn(self.norm1(x))
+    def attention_branch(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Tokens (K, N, d) of the stream -> (K, N, d), for any number of samples, times the scale."""
+        return self.attn(self.norm1(x), scale=scale)
 
-    def feed_forward_branch(self, x: Tensor) -> Tensor:
-        """Tokens (K, N, d) of the stream -> (K, N, d), for any number of samples; not yet scaled."""
-        return self.mlp(self.norm2(x))
+    def feed_forward_branch(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Tokens (K, N, d) of the stream -> (K, N, d), for any number of samples, times the scale."""
+        return self.mlp(self.norm2(x), scale=scale)
 
 
 class ClassAttentionBlock(_ResidualBlock):
@@ -103,12 +103,14 @@ class ClassAttentionBlock(_ResidualBlock):
         Returns:
             The class token (B, 1, d).
         """
-        cls = add_branch(
-            cls, lambda c: self.attn(self.norm1(torch.cat((c, patches), dim=1))), self._scale(1), None, 0.0
-        )
+
+        def attend(cls: Tensor, scale: Tensor | None) -> Tensor:
+            return self.attn(self.norm1(torch.cat((cls, patches), dim=1)), scale=scale)
+
+        cls = add_branch(cls, attend, self._scale(1), None, 0.0)
         if not self.has_mlp:
             return cls
-        return add_branch(cls, lambda c: self.mlp(self.norm2(c)), self._scale(2), None, 0.0)
+        return add_branch(cls, lambda c, scale: self.mlp(self.norm2(c), scale=scale), self._scale(2), None, 0.0)
 
 
 def make_norm(arch: Architecture) -> nn.Module:

@@ -10,8 +10,8 @@ with is the same network by other settings: :mod:`cait_dist.models.branches` for
 :class:`cait_dist.models.Architecture` for where the class token meets the patches.
 
 The module tree has the names of the published weights (deit, timm), and there are no buffers. Nothing here knows of
-ranks, sharding, checkpointing or compilation: blocks and attentions take and return plain tensors by position, and are
-wrapped from outside. :mod:`cait_dist.models.layers` tells which dtype lives where.
+ranks, sharding, checkpointing or compilation: blocks and attentions take and return plain tensors, and are wrapped from
+outside. :mod:`cait_dist.models.layers` tells which dtype lives where.
 """
 
 import torch

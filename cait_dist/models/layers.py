@@ -4,7 +4,7 @@ The residual stream of CaiT is a long sum of tiny terms: with LayerScale at 1e-6
 millionth of its branch. bfloat16 has 8 significant bits and would round most of that away, so the stream stays in
 float32 or wider whatever the dtype of the parameters, and only branches leave it:
 
-    stream (float32) ─► LayerNorm, in the stream's dtype ─► parameters' dtype ─► linear layers ─► · gamma ─► stream
+    stream (float32) ─► LayerNorm, in the stream's dtype ─► parameters' dtype ─► linear layers, · gamma ─► stream
 
 :class:`StreamNorm` is the way out of the stream, or :func:`narrow` where a variant has no norm;
 :func:`cait_dist.models.residual.add_branch` is the way back. A layer reads the dtype of its own parameters only, inside
@@ -15,6 +15,8 @@ is.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cait_dist.ops import scale_outside, scaled_linear
 
 NORM_EPS = 1e-6
 
@@ -43,16 +45,30 @@ def narrow(x: Tensor, layer: nn.Linear) -> Tensor:
     return x.to(layer.weight.dtype)
 
 
-class ShiftedLinear(nn.Linear):
+class BranchLinear(nn.Linear):
+    """A linear layer of a residual branch, which computes with it what stands around: GELU before, a scale behind."""
+
+    def forward(self, x: Tensor, *, scale: Tensor | None = None, gelu: bool = False) -> Tensor:
+        """Maps (..., in_features) to (..., out_features).
+
+        Args:
+            x: Its input, or that of GELU.
+            scale: What multiplies the output, (out_features,) or (1,); None for 1.
+            gelu: Whether the exact GELU stands before the layer.
+        """
+        return scaled_linear(x, self.weight, self.bias, scale, gelu=gelu)
+
+
+class ShiftedLinear(BranchLinear):
     """A linear layer behind a scalar bias, as Fixup has them: W (x + shift) + b."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
         self.shift = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (..., in_features) to (..., out_features)."""
-        return super().forward(x + self.shift)
+    def forward(self, x: Tensor, *, scale: Tensor | None = None, gelu: bool = False) -> Tensor:
+        """Maps (..., in_features) to (..., out_features); the shift stands behind GELU, which is kept therefore."""
+        return super().forward((F.gelu(x) if gelu else x) + self.shift, scale=scale)
 
 
 class _PatchProjection(nn.Conv2d):
@@ -115,17 +131,19 @@ class Mlp(nn.Module):
         self.act_shift = nn.Parameter(torch.zeros(1)) if shifted else None
         self.drop_rate = drop_rate
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps each token by itself: (..., d) -> (..., d)."""
+    def forward(self, x: Tensor, *, scale: Tensor | None = None) -> Tensor:
+        """Maps each token by itself, (..., d) -> (..., d), times a scale (d,) or (1,) if there is one."""
         x = self.fc1(narrow(x, self.fc1))  # (..., hidden)
         x = x if self.act_shift is None else x + self.act_shift
-        x = F.dropout(F.gelu(x), self.drop_rate, self.training)
-        return F.dropout(self.fc2(x), self.drop_rate, self.training)
+        if self.training and self.drop_rate:  # stands between GELU and its layer, and between that and the scale
+            x = F.dropout(F.gelu(x), self.drop_rate, self.training)
+            return scale_outside(F.dropout(self.fc2(x), self.drop_rate, self.training), scale)
+        return self.fc2(x, scale=scale, gelu=True)
 
 
-def linear_type(*, shifted: bool) -> type[nn.Linear]:
+def linear_type(*, shifted: bool) -> type[BranchLinear]:
     """The kind of linear layer a branch consists of."""
-    return ShiftedLinear if shifted else nn.Linear
+    return ShiftedLinear if shifted else BranchLinear
 
 
 def stream_dtype(parameter: Tensor) -> torch.dtype:

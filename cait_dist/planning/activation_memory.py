@@ -8,14 +8,14 @@ in bytes (the stream is float32 throughout, and so is the softmax):
                    two numbers per token
       e N d        output of the norm                 e N d        output of the norm
       3 e N d      q, k, v                            e N m        input of GELU
-      …            maps, by backend                   e N m        output of GELU
+      …            maps, by backend
       e N d        input of the projection
-      e N d        output, for the gradient of γ      e N d        output, for the gradient of γ
 
 The maps of ``eager`` are the mixed logits' input S and the mixed probabilities A (e H N² each), the softmax's output
 (4 H N²) and, where e is 2, its narrow copy (2 H N²): three float32 maps, or five bf16 ones. The other backends keep
-none. Stochastic depth leaves whole samples out of a branch, so a rate p keeps 1 - p of all this; adding the others
-back to the stream keeps 4 N d more, in each branch.
+none. GELU is computed again, and LayerScale needs no output (:mod:`cait_dist.ops.scaled_linear`). Where Fixup's shift
+or dropout stands behind GELU its output is kept too (e N m), and with dropout that of either branch (e N d). Stochastic
+depth leaves whole samples out of a branch, so a rate p keeps 1 - p of all this.
 
 Recomputation keeps less, and makes again for one block at a time what it did not keep. The peak is looked for at three
 kinds of moments: when the forward pass ends, and in each block when the backward pass is in its feed-forward branch,
@@ -141,7 +141,8 @@ def count_activations(
         hidden, scores = _gradients(arch, tokens, width.product, backend)
         batch = kept_weights + gradient * _params_behind(arch, block)
         in_mlp = kept + share * (again + hidden)
-        moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch, in_attention=False))
+        batch_in_mlp = batch + _scaled_weights(arch, width)
+        moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch_in_mlp, in_attention=False))
         again += attention.inside if policy == "attention" else 0
         in_attention = kept + share * (again - mlp.total + scores)
         moments.append(Moment(f"block {block}, attention", in_attention, batch, in_attention=True))
@@ -165,11 +166,14 @@ def _params_behind(arch: Architecture, block: int) -> int:
 
 
 def _outside(arch: Architecture, tokens: int, e: int) -> int:
-    """Stream and norm before a branch; its output, and what adding it to some of the stream's samples keeps."""
+    """Stream and norm before a branch."""
     d = arch.embed_dim
-    before = (WIDE * d + 2 * WIDE if arch.branch.norm else 0) + e * d
-    after = (e if arch.branch.scale != "none" else 0) + (WIDE if arch.drop_path_rate else 0)
-    return tokens * (before + after * d)
+    return tokens * ((WIDE * d + 2 * WIDE if arch.branch.norm else 0) + e * d)
+
+
+def _behind(arch: Architecture, tokens: int, e: int, mask: int) -> int:
+    """Of the output of a branch: dropout's mask, and what comes out of it where the scale has to wait for that."""
+    return tokens * arch.embed_dim * (mask + (e if arch.branch.scale != "none" else 0)) if arch.drop_rate else 0
 
 
 def _input_beyond(arch: Architecture, tokens: int, width: Numerics) -> int:
@@ -185,15 +189,18 @@ def _attention_branch(arch: Architecture, tokens: int, width: Numerics, backend:
         inside += WIDE * arch.num_heads * tokens
     elif backend == "eager":
         inside += (2 * e + WIDE + (e if e < WIDE else 0)) * pairs
-    dropped = (mask * pairs if arch.attn_drop_rate else 0) + (mask * tokens * d if arch.drop_rate else 0)
-    return _Branch(_outside(arch, tokens, e), inside + dropped)
+    dropped = mask * pairs if arch.attn_drop_rate else 0
+    return _Branch(_outside(arch, tokens, e), inside + dropped + _behind(arch, tokens, e, mask))
 
 
 def _mlp_branch(arch: Architecture, tokens: int, width: Numerics, mask: int) -> _Branch:
     # A shift before GELU is as wide as the parameters, and so is their sum.
-    hidden = (width.parameter if arch.branch.has_shifts else width.product) + width.product
-    masks = mask * (arch.mlp_hidden + arch.embed_dim) if arch.drop_rate else 0
-    return _Branch(_outside(arch, tokens, width.product), tokens * (hidden * arch.mlp_hidden + masks))
+    hidden = width.parameter if arch.branch.has_shifts else width.product
+    if arch.branch.has_shifts or arch.drop_rate:  # what stands behind GELU has its output
+        hidden += width.product
+        hidden += mask if arch.drop_rate else 0
+    inside = tokens * hidden * arch.mlp_hidden + _behind(arch, tokens, width.product, mask)
+    return _Branch(_outside(arch, tokens, width.product), inside)
 
 
 def _ends(arch: Architecture, width: Numerics) -> int:
@@ -214,8 +221,8 @@ def _class_block(arch: Architecture, width: Numerics) -> int:
     e, d, tokens = width.product, arch.embed_dim, arch.num_patches + 1
     copies = 2 if width.autocast or arch.branch.has_shifts else 1
     norm = WIDE * tokens * d + 2 * WIDE * tokens if arch.branch.norm else 0
-    mlp = (WIDE + 2 * e) * d + 2 * e * arch.mlp_hidden if arch.class_attention_mlp else 0
-    return norm + (copies + 2) * e * tokens * d + (WIDE + 5 * e) * d + mlp
+    mlp = (WIDE + e) * d + e * arch.mlp_hidden if arch.class_attention_mlp else 0
+    return norm + (copies + 2) * e * tokens * d + (WIDE + 4 * e) * d + mlp
 
 
 def _kept_weights(arch: Architecture, width: Numerics, policy: str) -> int:
@@ -227,11 +234,22 @@ def _kept_weights(arch: Architecture, width: Numerics, policy: str) -> int:
     if not width.autocast:
         whole = sum(not is_recomputed(policy, block) for block in range(arch.depth))
         return 4 * WIDE * d * (whole + arch.class_blocks) if width.parameter < WIDE else 0
-    linears = 2 * d * m + (0 if policy == "attention" else 4 * d**2)
+    # The layers that end a branch make their copies again: what has a scale in its weights, or GELU before it.
+    scaled = arch.branch.scale != "none"
+    attention, mlp = (3 if scaled else 4) * d**2, d * m
+    linears = 4 * d**2 + 2 * mlp if arch.drop_rate else attention + mlp
+    if policy == "attention":
+        linears = 2 * mlp if arch.drop_rate else mlp
     blocks = sum(0 if is_recomputed(policy, block) else linears for block in range(arch.depth))
-    class_block = 4 * d**2 + (2 * d * m if arch.class_attention_mlp else 0)
+    class_block = attention + (mlp if arch.class_attention_mlp else 0)
     ends = d * (arch.in_chans * arch.patch_size**2 + arch.num_classes)
     return width.product * (blocks + arch.class_blocks * class_block + ends)
+
+
+def _scaled_weights(arch: Architecture, width: Numerics) -> int:
+    """What the gradient of a scale works on: that of the scaled weights, the weights, and the product of both."""
+    numbers = arch.embed_dim * arch.mlp_hidden if arch.branch.scale != "none" else 0
+    return (2 * WIDE + width.product) * numbers
 
 
 def _workspace_maps(arch: Architecture, e: int, backend: str) -> int:

@@ -5,7 +5,7 @@ A file holds what one kind of device does at the shapes of the models it was mea
     products    linear layers, forward and backward
     attention   talking-heads attention by backend, likewise
     stream      what surrounds a branch: norm, scale, residual
-    gelu        the activation of the feed-forward network
+    gelu        the activation of the feed-forward network, twice, as the backward pass computes it again
 
 and, whatever the precision, what a block costs that computes next to nothing (launches), a parameter's update, and a
 pixel's augmentation. Other shapes take the rate, per multiply-add or per element, of the nearest that was measured.

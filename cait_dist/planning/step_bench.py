@@ -86,6 +86,7 @@ class StepBench:
         shapes = [(rows, d, 3 * d), (rows, d, d), (rows, d, m), (rows, m, d), (images, d, d)]
         stream = self._stream(arch, images, dtype)
         gelu = self._both(F.gelu, self._random(images, arch.num_patches, m, dtype=dtype))
+        gelu += Both(0.0, gelu.forward)  # computed again in the backward pass
         return Rates(
             products=tuple(ProductTime(*shape, self._product(*shape, dtype)) for shape in shapes),
             attention=tuple(self._attention(arch, images, backend, dtype) for backend in backends),
@@ -116,9 +117,8 @@ class StepBench:
     def _stream(self, arch: Architecture, images: int, dtype: torch.dtype) -> Both:
         """A branch that consists of its norm alone."""
         norm = StreamNorm(arch.embed_dim).to(self._device, dtype)
-        scale = nn.Parameter(torch.full((arch.embed_dim,), 0.1, device=self._device, dtype=dtype))
         x = self._random(images, arch.num_patches, arch.embed_dim, dtype=torch.float32)
-        return self._both(lambda t: add_branch(t, norm, scale, None, 0.0), x, [*norm.parameters(), scale])
+        return self._both(lambda t: add_branch(t, lambda s, _: norm(s), None, None, 0.0), x, list(norm.parameters()))
 
     def _augment(self, config: RunConfig, arch: Architecture, images: int) -> float:
         """What happens to a batch on the device before the network sees it, per pixel."""

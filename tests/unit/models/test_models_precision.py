@@ -8,7 +8,7 @@ from timm_reference import fill_with_large_values
 from torch import Tensor, nn
 
 from cait_dist.models import Cait, create_model
-from cait_dist.models.layers import StreamNorm
+from cait_dist.models.layers import BranchLinear, StreamNorm
 from cait_dist.models.residual import add_branch
 
 SMALL = {"image_size": 64, "depth": 4, "num_classes": 7, "layer_scale_init": 1e-6}
@@ -97,15 +97,22 @@ def test_gradients_of_layer_scale_agree_between_bf16_and_fp32():
         assert (narrow - wide).norm() < 0.05 * wide.norm(), name
 
 
-def test_layer_scale_multiplies_in_the_dtype_of_the_stream():
-    """The product of two bf16 numbers fits float32 exactly: not a digit may be missing."""
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_layer_scale_meets_the_weights_in_the_dtype_of_the_stream(rate):
+    """The product of two bf16 numbers fits float32 exactly: it is rounded once, when all factors are in it."""
     torch.manual_seed(0)
-    branch, gamma = torch.randn(2, 5, 8).bfloat16(), torch.rand(8).bfloat16().requires_grad_()
-    keep = torch.tensor([True, False])
-    y = add_branch(torch.zeros(2, 5, 8), lambda _: branch, gamma, None, 0.0)
-    assert torch.equal(y, gamma.float() * branch.float())
-    y = add_branch(torch.zeros(2, 5, 8), lambda _: branch, gamma, keep, 0.3)
-    torch.testing.assert_close(y[0], gamma.float() * branch[0].float() / 0.7, rtol=1e-6, atol=0)
+    layer, gamma = BranchLinear(8, 8).bfloat16(), torch.rand(8).bfloat16().requires_grad_()
+    x, keep = torch.eye(8).expand(2, -1, -1), torch.tensor([True, False])
+    layer.bias.detach().zero_()
+    y = add_branch(
+        torch.zeros(2, 8, 8),
+        lambda t, scale: layer(x[: len(t)].bfloat16(), scale=scale),
+        gamma,
+        keep if rate else None,
+        rate,
+    )
+    expected = (gamma.float() / (1 - rate))[:, None] * layer.weight.float()
+    assert torch.equal(y[0], expected.bfloat16().float().T)
 
 
 def test_the_norm_computes_in_the_dtype_of_the_stream():

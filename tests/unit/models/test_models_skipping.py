@@ -31,6 +31,10 @@ def tokens(batch: int = 3) -> Tensor:
     return torch.randn(batch, 9, 24, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
+def scaled_tanh(x: Tensor, scale: Tensor) -> Tensor:
+    return scale * x.tanh()
+
+
 def multiplied_by_zero(block: SelfAttentionBlock, x: Tensor, keep: Tensor) -> Tensor:
     """Stochastic depth as the authors write it: everything is computed, and masked afterwards."""
     factor = keep.double().view(-1, 1, 1) / (1 - RATE)
@@ -53,11 +57,11 @@ def test_output_and_every_gradient_are_those_of_the_masked_form(mask):
 
 def test_the_expectation_over_all_masks_is_the_undropped_branch():
     gamma, x = torch.rand(24, dtype=torch.float64), tokens()
-    full = add_branch(x, torch.tanh, gamma, None, 0.0)
+    full = add_branch(x, scaled_tanh, gamma, None, 0.0)
     mean = torch.zeros_like(x)
     for mask in MASKS:
         probability = (1 - RATE) ** sum(mask) * RATE ** (3 - sum(mask))
-        mean += probability * add_branch(x, torch.tanh, gamma, torch.tensor(mask), RATE)
+        mean += probability * add_branch(x, scaled_tanh, gamma, torch.tensor(mask), RATE)
     torch.testing.assert_close(mean, full, rtol=1e-12, atol=1e-12)
 
 
@@ -66,14 +70,14 @@ def test_the_expectation_over_all_masks_is_the_undropped_branch():
 )
 def test_only_kept_samples_enter_the_branch(mask, computed):
     seen = []
-    add_branch(tokens(), lambda x: (seen.append(x), x)[1], torch.ones(24), torch.tensor(mask), RATE)
+    add_branch(tokens(), lambda x, _: (seen.append(x), x)[1], torch.ones(24), torch.tensor(mask), RATE)
     (entered,) = seen
     assert torch.equal(entered, tokens()[computed])
 
 
 def test_all_kept_costs_no_copy():
     x, seen = tokens(), []
-    add_branch(x, lambda t: (seen.append(t), t)[1], torch.ones(24), torch.ones(3, dtype=torch.bool), RATE)
+    add_branch(x, lambda t, _: (seen.append(t), t)[1], torch.ones(24), torch.ones(3, dtype=torch.bool), RATE)
     assert seen[0] is x
 
 
@@ -109,7 +113,7 @@ def test_a_branch_without_samples_runs_every_layer_once_and_gives_exact_zeros():
 @pytest.mark.parametrize("keep", [torch.ones(3), torch.ones(2, dtype=torch.bool), torch.ones(3, 1, dtype=torch.bool)])
 def test_only_a_boolean_mask_over_the_samples_is_taken(keep):
     with pytest.raises(ValueError, match=r"boolean mask of shape \(3,\), one entry per sample"):
-        add_branch(tokens(), torch.tanh, torch.ones(24), keep, RATE)
+        add_branch(tokens(), scaled_tanh, torch.ones(24), keep, RATE)
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -1,5 +1,7 @@
 """Stochastic depth by explicit masks: what is dropped, what is kept, who decides; and wrapping blocks from outside."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,7 +155,7 @@ def test_blocks_and_attention_can_be_checkpointed_from_outside(wrapped):
     plain, wrapped_model = tiny_model(), tiny_model()
     for block in wrapped_model.blocks:
         module = block if wrapped == "blocks" else block.attn
-        module.forward = lambda *args, forward=module.forward: checkpoint(forward, *args, use_reentrant=False)
+        module.forward = partial(checkpoint, module.forward, use_reentrant=False)
     for model in (plain, wrapped_model):
         model(images(), keep).square().sum().backward()
     for (name, a), b in zip(plain.named_parameters(), wrapped_model.parameters(), strict=True):
