@@ -237,8 +237,7 @@ class _Steps:
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """AdamW with its moments already there: they are state, and nothing that a step adds to memory."""
         if id(network) not in self._optimizers:
-            fused = self._case.device.type == "cuda"
-            optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05, fused=fused)
+            optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05, fused=True)
             for parameter in network.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             optimizer.step()

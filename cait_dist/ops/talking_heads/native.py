@@ -95,6 +95,7 @@ class _Total:
         self._target.copy_(self._sum)
 
 
+@torch.compiler.assume_constant_result  # a compiler of the network need not look into the one that is called here
 def runs_on(device: torch.device, heads: int, dtype: torch.dtype) -> bool:
     """Whether it can run there; the first time it is asked on a CPU, its passes are compiled."""
     return device.type == "cpu" and row_passes(heads, dtype) is not None
