@@ -145,7 +145,7 @@ class StepBench:
         gradients = [torch.ones_like(parameter) for parameter in parameters]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        optimizer = torch.optim.AdamW(parameters, fused=self._device.type == "cuda")
+        optimizer = torch.optim.AdamW(parameters, fused=self._device.type in ("cuda", "cpu"))
         average = [parameter.detach().clone() for parameter in parameters]
 
         @torch.no_grad()
