@@ -110,7 +110,8 @@ class PatchEmbed(nn.Module):
                 f"this model takes images of shape (batch, {', '.join(map(str, self.image_shape))}), got "
                 f"{tuple(images.shape)}; resize them, or build the model with another image_size or in_chans"
             )
-        return self.proj(images).flatten(2).transpose(1, 2)  # (B, d, h, w) -> (B, N, d)
+        tokens = self.proj(images).flatten(2).transpose(1, 2)  # (B, d, h, w) -> (B, N, d)
+        return tokens.contiguous()  # the stream keeps the layout it begins with, and every norm would copy it
 
 
 class Mlp(nn.Module):
