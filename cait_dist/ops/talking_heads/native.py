@@ -8,7 +8,7 @@ by a row pass (:mod:`.native_rows`), and read by the next product:
 
 It works on one sample at a time, on as many of its query rows as the workspace holds: the result of a sample does not
 depend on its company. As elsewhere, q, k and v are all that is kept, b_l has no effect and a gradient of exactly zero,
-and that of b_w needs no map. Narrow maps are rounded twice, where eager rounds them four times.
+and what is summed over rows is so in float32 at least. Narrow maps are rounded twice, where eager rounds them four times.
 """
 
 import torch
@@ -54,7 +54,7 @@ def backward(
     passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
     dqkv = torch.empty_like(qkv)
     dq, dk, dv = dqkv.unbind(0)
-    sums = b_w.new_zeros(torch.get_num_threads(), 2, heads, heads)
+    sums = b_w.new_zeros(torch.get_num_threads(), 2 * heads + 1, heads)
     blocks, memory = _blocks(q, 2, workspace_bytes)
     for sample in range(batch):
         qs, ks, vs, dos = (_dense(t[sample]) for t in (q, k, v, do))  # (H, N, d)
@@ -69,8 +69,8 @@ def backward(
             dq[sample][:, rows] = torch.bmm(grads, ks)
         dks.finish()
         dvs.finish()
-    do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
-    return dqkv, sums[:, 0].sum(0), sums[:, 1].sum(0), (do_sum * v_sum).sum((0, 2))
+    dw_l, dw_w, db_w = (part.sum(0) for part in sums.split([heads, heads, 1], dim=1))
+    return dqkv, dw_l, dw_w, db_w.view(heads)
 
 
 class _Total:

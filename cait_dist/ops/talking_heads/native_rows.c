@@ -197,6 +197,14 @@ static void add_inner_products(const real *a, const real *b, long width, sums to
     }
 }
 
+static void add_totals(const real *a, long width, vector *to) {
+    for (int h = 0; h < HEADS; h++, a += width) {
+        vector line = filled(0);
+        for (long j = 0; j < width; j += LANES) line += get(a + j);
+        to[h] += line;
+    }
+}
+
 static void scaled(const matrix w, real factor, int transposed, matrix to) {
     for (int g = 0; g < HEADS; g++) {
         for (int h = 0; h < HEADS; h++) to[g][h] = factor * (transposed ? w[h][g] : w[g][h]);
@@ -229,10 +237,10 @@ void forward_rows(
     }
 }
 
-/* maps: q k^T of some rows of a sample -> A. grads: dA -> gradient of q k^T. dw: (threads, 2, HEADS, HEADS), to which
- * each thread adds its part of dW_l and dW_w. scratch: 4 HEADS lines per thread. */
+/* maps: q k^T of some rows of a sample -> A. grads: dA -> gradient of q k^T. sums_of_all: (threads, 2 HEADS + 1, HEADS), to
+ * which each thread adds its part of dW_l, dW_w and db_w. scratch: 4 HEADS lines per thread. */
 void backward_rows(
-    number *maps, number *grads, const matrix w_l, const matrix w_w, const real *b_w, real *dw, real *scratch,
+    number *maps, number *grads, const matrix w_l, const matrix w_w, const real *b_w, real *sums_of_all, real *scratch,
     long rows, long tokens, double scale, int threads)
 {
     long width = padded(tokens), stride = rows * tokens;
@@ -245,6 +253,7 @@ void backward_rows(
         real *s = scratch + omp_get_thread_num() * 4 * HEADS * width;
         real *p = s + HEADS * width, *da = p + HEADS * width, *dl = da + HEADS * width;
         sums dw_l = {0}, dw_w = {0};
+        vector db_w[HEADS] = {0};
         #pragma omp for schedule(static)
         for (long row = 0; row < rows; row++) {
             load(maps + row * tokens, stride, tokens, width, s);
@@ -252,6 +261,7 @@ void backward_rows(
             mix(to_logits, NULL, s, p, width);
             softmax(p, tokens, width);
             add_inner_products(da, p, width, dw_w);
+            add_totals(da, width, db_w);
             mix(w_w_t, NULL, da, dl, width);
             softmax_backward(p, dl, width);
             add_inner_products(dl, s, width, dw_l);
@@ -260,12 +270,13 @@ void backward_rows(
             mix(w_w, b_w, p, p, width);
             store(p, width, tokens, stride, maps + row * tokens);
         }
-        real *mine = dw + omp_get_thread_num() * 2 * HEADS * HEADS;
+        real *mine = sums_of_all + omp_get_thread_num() * (2 * HEADS + 1) * HEADS;
         for (int g = 0; g < HEADS; g++) {
             for (int h = 0; h < HEADS; h++) {
                 mine[g * HEADS + h] += (real)scale * total(dw_l[g][h]);
                 mine[(HEADS + g) * HEADS + h] += total(dw_w[g][h]);
             }
+            mine[2 * HEADS * HEADS + g] += total(db_w[g]);
         }
     }
 }

@@ -64,7 +64,7 @@ class RowPasses:
             w_w: See there.
             b_w: See there.
             scale: See there.
-            sums: (threads, 2, H, H), to which the gradients by w_l and w_w are added.
+            sums: (threads, 2 H + 1, H), to which the gradients by w_l, w_w and b_w are added.
         """
         tensors = (maps, grads, w_l, w_w, b_w, sums, _scratch(maps, w_l, 4))
         self._library.backward_rows(*_addresses(*tensors), *maps.shape[1:], scale, len(sums))
