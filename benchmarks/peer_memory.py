@@ -1,10 +1,10 @@
 """What a run adds to the peak of memory: activations, gradients and workspace, but not weights and optimizer state.
 
 On a CPU the operating system counts, per process and for everything that it does, so every contender gets a process of
-its own; the peak is set back to what is in use just before the run (Linux, ``/proc/self/clear_refs``). There every array
-from 64 KiB on has pages of its own, which it gives back: what counts is what is in use, as on a GPU, and not the holes
-between. The C library's own habit, to keep and fill them as they come, adds about 90 MiB to a step of XXS24, ours or
-timm's; ``MALLOC_MMAP_THRESHOLD_=33554432`` in the environment measures with it.
+its own; the peak is set back to what is in use just before the run (Linux, ``/proc/self/clear_refs``). There every
+array from 64 KiB on has pages of its own, which it gives back: what counts is what is in use, as on a GPU, and not the
+holes between. The C library's own habit, to keep and fill them as they come, adds about 90 MiB to a step of XXS24, ours
+or timm's; ``MALLOC_MMAP_THRESHOLD_=33554432`` in the environment measures with it.
 """
 
 from __future__ import annotations
