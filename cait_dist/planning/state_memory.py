@@ -32,8 +32,6 @@ GATHER_LIMIT = 10**9
 """elements; DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance, which we leave as they are"""
 ALL_REDUCE_ELEMENTS = 5 * 10**8
 """DeepSpeed's buffer for the gradients of stage 0"""
-_ADAMW_SCRATCH_ON_CPU = 2
-"""float32 copies of what is updated at once; on GPUs the update is one kernel"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ class RankState:
         gathered: whole parameters of stage 3 while it computes.
         fetching: those that have come and are not yet in their places.
         accumulated: gradients of earlier micro-batches of the step.
-        scratch: of the update.
     """
 
     stage: int
@@ -95,7 +92,6 @@ class RankState:
     gathered: int
     fetching: int
     accumulated: int
-    scratch: int
 
     @property
     def steady(self) -> int:
@@ -114,8 +110,7 @@ class RankState:
         if self.stage == 0:
             return self.gradients + self.flat
         held = self.buckets_held + (0 if self.stage == 3 else self.gradients)
-        updating = (self.wide_gradients or self.flat) + self.scratch
-        return held + max(self.flat + self.wide_gradients, updating)
+        return held + self.flat + self.wide_gradients
 
     def peak(self, activations: float) -> float:
         """Most that a rank needs at once, with this much for activations."""
@@ -146,7 +141,6 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
             gathered=0,
             fetching=0,
             accumulated=WIDE * params if zero.accumulation > 1 else 0,
-            scratch=0,
         )
     again = {1: p * params, 2: p * part, 3: 0}[zero.stage] if zero.accumulation > 1 else 0
     return RankState(
@@ -164,7 +158,6 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
         gathered=p * min(params, GATHER_LIMIT) if zero.stage == 3 else 0,
         fetching=p * min(params, zero.bucket // 4) if zero.stage == 3 and zero.ranks > 1 else 0,
         accumulated=again,
-        scratch=_ADAMW_SCRATCH_ON_CPU * WIDE * part if zero.device == "cpu" and zero.moments == 2 else 0,
     )
 
 

@@ -7,19 +7,19 @@ kernels run, ``native`` on a CPU where its passes can be compiled, and ``chunked
 devices, and where dropout is active. It looks at the kind of attention only, never at the batch: stochastic depth
 changes the number of samples from block to block, and a block that is computed again must run as it did the first time.
 
-Speed of chunked over that of eager, forward and backward, at 8 samples with heads 48 wide:
+Speed of native over that of eager, forward and backward, at 8 samples with heads 48 wide:
 
     tokens              16     49     100    144    196    256    400    576    784
-    4 heads, float32    0.68   0.67   0.67   0.79   0.88   0.85   0.90   1.83   1.84
-    4 heads, bf16       0.71   0.76   0.77   0.78   0.87   0.88   0.89   1.78   2.74
-    16 heads, float32   0.70   0.65   0.81   0.88   0.94   1.33   1.67   1.56   1.79
-    16 heads, bf16      0.66   0.66   0.74   0.87   0.96   1.46   2.63   2.49   2.46
+    4 heads, float32    0.74   0.92   1.17   1.41   1.78   1.85   2.15   2.92   2.78
+    4 heads, bf16       0.44   0.58   0.87   1.07   1.35   1.53   2.30   4.08   5.16
+    16 heads, float32   0.82   0.83   1.03   1.47   1.67   2.51   2.43   2.60   4.11
+    16 heads, bf16      0.55   0.72   0.98   1.19   1.69   2.68   3.31   3.63   5.64
 
-(``python benchmarks/attention.py --only crossover --rounds 7``, 2026-11-22, one thread of an AMD EPYC with 2 cores that
-had other work too, torch 2.13.0. Eager falls behind where a float32 map of the whole batch outgrows 32 MB: from that
-size on the C library fetches fresh memory from the system each time.) So from 196 tokens on chunked makes an attention,
-itself a part of a step, at worst a sixth slower, and keeps q, k and v instead of several maps. On CUDA nothing was
-measured: there the rule is for the sake of memory, and ``fused`` comes first because it moves the fewest bytes.
+(``python benchmarks/attention.py --only crossover --rounds 3`` at commit fe25d98, 2026-11-26, one thread of an Intel
+Xeon with AMX and 2 cores that had other work too, torch 2.13.0.) ``chunked`` took, on another machine, 0.36 to 1.15 of
+eager's time from 196 tokens on, the more tokens and heads the less: where it is chosen, it is for its memory. On CUDA
+nothing was measured: there the rule is for the sake of memory, and ``fused`` comes first because it moves the fewest
+bytes.
 """
 
 from collections.abc import Iterator

@@ -8,7 +8,8 @@ by a row pass (:mod:`.native_rows`), and read by the next product:
 
 It works on one sample at a time, on as many of its query rows as the workspace holds: the result of a sample does not
 depend on its company. As elsewhere, q, k and v are all that is kept, b_l has no effect and a gradient of exactly zero,
-and what is summed over rows is so in float32 at least. Narrow maps are rounded twice, where eager rounds them four times.
+and what is summed over rows is summed in float32 at least. Narrow maps are rounded twice, where eager rounds them four
+times.
 """
 
 import torch
