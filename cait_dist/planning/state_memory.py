@@ -77,6 +77,7 @@ class RankState:
         gathered: whole parameters of stage 3 while it computes.
         fetching: those that have come and are not yet in their places.
         accumulated: gradients of earlier micro-batches of the step.
+        reducing: a full bucket and the flat copy of it that ranks exchange, where it was not there before.
     """
 
     stage: int
@@ -92,6 +93,7 @@ class RankState:
     gathered: int
     fetching: int
     accumulated: int
+    reducing: int
 
     @property
     def steady(self) -> int:
@@ -110,7 +112,7 @@ class RankState:
         if self.stage == 0:
             return self.gradients + self.flat
         held = self.buckets_held + (0 if self.stage == 3 else self.gradients)
-        return held + self.flat + self.wide_gradients
+        return max(self.reducing, held + self.flat + self.wide_gradients)
 
     def peak(self, activations: float) -> float:
         """Most that a rank needs at once, with this much for activations."""
@@ -141,7 +143,9 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
             gathered=0,
             fetching=0,
             accumulated=WIDE * params if zero.accumulation > 1 else 0,
+            reducing=0,
         )
+    fills = zero.device == "cpu" and zero.stage != 3  # elsewhere buckets are there from the start
     again = {1: p * params, 2: p * part, 3: 0}[zero.stage] if zero.accumulation > 1 else 0
     return RankState(
         stage=zero.stage,
@@ -152,12 +156,13 @@ def count_state(params: int, width: Numerics, zero: ZeroSetting) -> RankState:
         gradients=p * part,
         wide_gradients=WIDE * part if p < WIDE else 0,
         flat=p * part,
-        buckets=0 if zero.device == "cpu" and zero.stage != 3 else _bucket_bytes(params, p, zero),
+        buckets=0 if fills else _bucket_bytes(params, p, zero),
         # Where other ranks update a weight its gradient stays a part of the bucket, and keeps all of it.
         buckets_held=_bucket_bytes(params, p, zero) if zero.stage == 1 and zero.ranks > 1 else 0,
         gathered=p * min(params, GATHER_LIMIT) if zero.stage == 3 else 0,
         fetching=p * min(params, zero.bucket // 4) if zero.stage == 3 and zero.ranks > 1 else 0,
         accumulated=again,
+        reducing=2 * _bucket_bytes(params, p, zero) if fills and zero.ranks > 1 else 0,
     )
 
 
