@@ -36,6 +36,11 @@ def test_a_softmax_is_as_precise_as_its_numbers(dtype, tokens):
     assert largest < 100 * torch.finfo(dtype).eps  # a logit of 40 is itself known to 40 eps only
 
 
+def test_the_largest_logit_counts_wherever_it_stands():
+    logits = torch.zeros(40, 40).fill_diagonal_(300.0)
+    torch.testing.assert_close(probabilities(logits), torch.eye(40), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_what_has_no_share_is_zero_and_nothing_is_denormal(dtype):
     logits = torch.linspace(-3000, 0, 200, dtype=torch.float64).to(dtype).expand(3, -1)
@@ -75,6 +80,13 @@ def test_a_sample_has_the_same_bits_in_any_company(dtype):
         alone = results(attend, [qkv[sample : sample + 1], *mixing, cotangent[sample : sample + 1]], dtype)
         assert torch.equal(alone[0][0], together[0][sample])
         assert torch.equal(alone[1][0], together[1][sample])
+
+
+def test_narrow_gradients_of_many_blocks_are_summed_as_precisely_as_one_is_made():
+    inputs = tensors(1, 4, 100, 16)
+    expected = results(attend, inputs, torch.float64)
+    one, many = (results(attend, inputs, torch.bfloat16, workspace_bytes=size) for size in (None, 1))
+    assert error(many[1], expected[1]) < 1.1 * error(one[1], expected[1])
 
 
 @pytest.fixture
