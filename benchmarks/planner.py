@@ -41,8 +41,9 @@ from launch.local import rank_environment
 
 PROGRAM = Path(__file__).with_name("planner_points.py")
 TIMEOUT = 900
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
-"""glibc returns what is freed at once, so that resident is what is in use"""
+MALLOC = {"memory": {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}, "time": {}}
+"""Where memory is measured glibc returns what is freed at once, so that resident is what is in use. That costs time:
+each array is fetched from the system page by page."""
 
 
 def main() -> None:
@@ -131,7 +132,7 @@ def run(point: Point, kind: str, folder: Path, more: dict[str, Any]) -> dict[str
         ranks = [
             subprocess.Popen(
                 [sys.executable, str(PROGRAM), kind, json.dumps(asdict(point)), str(folder), json.dumps(more)],
-                env={**os.environ, **GIVE_BACK, **rank_environment(rank, point.ranks, listener)},
+                env={**os.environ, **MALLOC[kind], **rank_environment(rank, point.ranks, listener)},
                 stdout=subprocess.DEVNULL,
                 stderr=(folder / f"rank-{rank}.log").open("wb"),
                 pass_fds=(listener.fileno(),) if rank == 0 else (),
