@@ -4,6 +4,7 @@ Being here, this file also puts its folder on the import path, so that tests fin
 """
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,10 @@ import pytest
 
 if TYPE_CHECKING:
     from cait_dist.tracking.run_directory import RunDirectory
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and all programs that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = """
 name: tiny
