@@ -19,7 +19,9 @@ The last rows are how DeepSpeed comes configured: what stage 3 has gathered it k
 parameters are alive and will be used again, which is all of any CaiT, and it fetches a quarter of a bucket's elements
 at once; in the first two steps also in the middle of things, when activations are there. So stage 3 saves what is
 *between* steps.
-Activations have gone when the update comes: the peak is the larger of the two, not the sum.
+Activations have gone when the update comes: the peak is the larger of the two, not the sum. On a CPU buckets
+fill as gradients come, and where ranks exchange them at stages 1 and 2 a full one is there twice, which can be more
+than the update needs.
 """
 
 from __future__ import annotations
