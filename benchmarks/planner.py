@@ -63,9 +63,11 @@ def main() -> None:
         if options.only in (None, "memory"):
             record["memory"] = [_say(memory_row(point, folder)) for point in MEMORY]
         if options.only in (None, "time"):
-            rows = [_say(time_row(point, folder, options.seconds, options.steps)) for point in TIME]
+            points = [point for point in TIME if point.precision in options.precisions]
+            rows = [_say(time_row(point, folder, options.seconds, options.steps)) for point in points]
+            rates = load_calibration(folder / "calibration.json")
             record["time"] = [
-                _say(row) for row in with_foreign(rows, load_calibration(folder / "calibration.json"), folder)
+                _say(with_foreign(row, point, rates, folder)) for row, point in zip(rows, points, strict=True)
             ]
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -101,16 +103,12 @@ def time_row(point: Point, folder: Path, seconds: float, steps: int) -> dict[str
     return {**asdict(point), **found, "ratio": round(found["predicted_seconds"] / found["measured_seconds"], 3)}
 
 
-def with_foreign(rows: list[dict[str, Any]], calibration: Calibration, folder: Path) -> list[dict[str, Any]]:
+def with_foreign(row: dict[str, Any], point: Point, rates: Calibration, folder: Path) -> dict[str, Any]:
     """And predicted from the rates of all others."""
-    told = []
-    for point, row in zip(TIME, rows, strict=True):
-        config = load(point, folder)
-        arch = architecture(config.model.name, num_classes=CLASSES, **config.model.overrides)
-        others = without_shapes(calibration, arch.embed_dim, arch.num_patches)
-        seconds = predict_alone(config, arch, others, point.images).total
-        told.append({**row, "foreign_seconds": seconds, "foreign_ratio": round(seconds / row["measured_seconds"], 3)})
-    return told
+    config = load(point, folder)
+    arch = architecture(config.model.name, num_classes=CLASSES, **config.model.overrides)
+    seconds = predict_alone(config, arch, without_shapes(rates, arch.embed_dim, arch.num_patches), point.images).total
+    return {**row, "foreign_seconds": seconds, "foreign_ratio": round(seconds / row["measured_seconds"], 3)}
 
 
 def without_shapes(calibration: Calibration, dim: int, tokens: int) -> Calibration:
@@ -120,6 +118,7 @@ def without_shapes(calibration: Calibration, dim: int, tokens: int) -> Calibrati
             found,
             products=tuple(p for p in found.products if dim not in (p.inner, p.outer)),
             attention=tuple(a for a in found.attention if (a.heads * a.head_dim, a.tokens) != (dim, tokens)),
+            bare=tuple(step for step in found.bare if step.dim != dim),
         )
         for kind, found in calibration.rates.items()
     }
@@ -177,8 +176,11 @@ def _say(row: dict[str, Any]) -> dict[str, Any]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("memory", "time"), help="leave the other out")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"), help="whose times; default: both"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="to spend on each rate; default: 1")
-    parser.add_argument("--steps", type=int, default=3, help="real steps that are timed; default: 3")
+    parser.add_argument("--steps", type=int, default=5, help="steps of each kind that are timed; default: 5")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the numbers")
     return parser.parse_args()
 

@@ -67,11 +67,14 @@ MEMORY = (
 )
 TIME = (
     Point("cait_xxs24_224", "fp32", 0, "none", 4),
-    Point("cait_xxs24_224", "bf16", 1, "none", 4),
+    Point("cait_xxs36_224", "fp32", 0, "none", 4, extra=("model.drop_path_rate=0.25",)),
     Point("cait_xs24_224", "fp32", 1, "block", 4),
+    Point("cait_xxs24_384", "fp32", 2, "attention", 2),
+    Point("cait_s24_224", "fp32", 0, "none", 2, extra=("model.depth=12",)),
+    Point("cait_s24_224", "fp32", 3, "none", 2, extra=("model.depth=12",)),
+    Point("cait_xxs24_224", "bf16", 1, "none", 4),
     Point("cait_xxs24_384", "bf16", 2, "attention", 2),
     Point("cait_s24_224", "bf16", 0, "none", 2, extra=("model.depth=12",)),
-    Point("cait_xxs36_224", "fp32", 0, "none", 4, extra=("model.drop_path_rate=0.25",)),
 )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated
+from warnings import catch_warnings, filterwarnings
 
 import typer
 
@@ -41,13 +42,19 @@ def bench_step(
     steps: Annotated[int, typer.Option(min=1, help="real training steps to hold the rates against")] = 5,
 ) -> None:
     """Measure this device's rates at the shapes of a run, for `cait plan`; and check them with its real step."""
+    from rich.console import Console  # noqa: PLC0415
+
     from cait_dist.config import load_config  # noqa: PLC0415
     from cait_dist.planning.calibration import add_to_file, default_path  # noqa: PLC0415
     from cait_dist.planning.step_table import print_check  # noqa: PLC0415
     from cait_dist.training.bench_step import bench_step  # noqa: PLC0415
 
     path = calibration or default_path()
-    found = bench_step(load_config(config, overrides or []).config, micro_batch, seconds, steps)
+    loaded = load_config(config, overrides or []).config
+    with Console(stderr=True).status("") as status, catch_warnings():
+        # DeepSpeed calls a function of torch by a name that will go.
+        filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+        found = bench_step(loaded, micro_batch, seconds, steps, lambda what: status.update(f"measuring {what}"))
     print_check(found.calibration, found.predicted, found.measured, found.images)
     add_to_file(found.calibration, path)
     typer.echo(f"wrote {path}")

@@ -1,14 +1,17 @@
 """Rates of one machine, as `cait bench step` measured them: the only source of times in a plan.
 
-A file holds what one kind of device does at the shapes of the models it was measured for, in float32 and bf16:
+A file holds what one kind of device does at the shapes of the models it was measured for, by precision:
 
     products    linear layers, forward and backward
     attention   talking-heads attention by backend, likewise
     stream      what surrounds a branch: norm, scale, residual
     gelu        the activation of the feed-forward network, twice, as the backward pass computes it again
+    bare        steps of a real engine with one token an image, at every ZeRO stage
 
-and, whatever the precision, what a block costs that computes next to nothing (launches), a parameter's update, and a
-pixel's augmentation. Other shapes take the rate, per multiply-add or per element, of the nearest that was measured.
+and a pixel's augmentation. Other shapes take the rate, per multiply-add or per element, of the nearest that was
+measured. A bare step is all that does not grow with the tokens: launches, LayerScale's way into the weights, narrow
+copies of these, hooks, buckets, the update. Part of it is by block and part by parameter; networks of two widths tell
+them apart.
 """
 
 from __future__ import annotations
@@ -16,14 +19,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .errors import PlanError
 from .gpus import Gpu
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,39 @@ class Both:
 
     def __add__(self, other: Both) -> Both:
         return Both(self.forward + other.forward, self.backward + other.backward)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds of the parts of a step, or of a unit of them; the update is that of all parameters on one rank."""
+
+    forward: float
+    backward: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        """The step."""
+        return self.forward + self.backward + self.update
+
+
+@dataclass(frozen=True)
+class BareStep:
+    """A step with next to no tokens.
+
+    Attributes:
+        stage: of ZeRO.
+        dim: width of a token.
+        blocks: of both kinds.
+        parameters: of the network.
+        seconds: it took.
+    """
+
+    stage: int
+    dim: int
+    blocks: int
+    parameters: int
+    seconds: Phases
 
 
 @dataclass(frozen=True)
@@ -82,12 +118,14 @@ class Rates:
         attention: attentions.
         stream: seconds per token and channel, of one branch.
         gelu: seconds per element.
+        bare: steps with next to no tokens, of this and of a narrow network.
     """
 
     products: tuple[ProductTime, ...]
     attention: tuple[AttentionTime, ...]
     stream: Both
     gelu: Both
+    bare: tuple[BareStep, ...]
 
     def product(self, rows: float, inner: int, outer: int) -> Both:
         """Seconds of a linear layer, at the rate of the nearest that was measured."""
@@ -109,6 +147,28 @@ class Rates:
         near = min(measured, key=lambda a: _far((a.heads, heads), (a.tokens, tokens), (a.images, images)))
         return near.seconds * (attention_macs(backend, heads, tokens, head_dim) * images / near.macs)
 
+    def bare_step(self, stage: int, dim: int, blocks: int, parameters: int) -> Phases:
+        """Seconds of a step with next to no tokens: so much a block, and so much a parameter of such a width."""
+        measured = [step for step in self.bare if step.stage == stage]
+        thin = min(measured, key=lambda step: step.dim)
+        near = min(measured, key=lambda step: _far((step.dim, dim)))
+
+        def seconds(phase: str) -> float:
+            block = getattr(thin.seconds, phase) / thin.blocks
+            rest = max(0.0, getattr(near.seconds, phase) - block * near.blocks)
+            return block * blocks + rest * parameters / near.parameters
+
+        return Phases(*(seconds(phase.name) for phase in fields(Phases)))
+
+    def joined(self, older: Rates) -> Rates:
+        """With what was measured for other shapes."""
+        return replace(
+            self,
+            products=_union(self.products, older.products),
+            attention=_union(self.attention, older.attention),
+            bare=_union(self.bare, older.bare),
+        )
+
 
 def _far(*pairs: tuple[float, float]) -> float:
     return sum(math.log(a / b) ** 2 for a, b in pairs)
@@ -126,10 +186,7 @@ class Calibration:
         commit: of this project, if known.
         date: of the last measurement.
         clock: what seconds are: ``wall``, or ``processor`` on a CPU with one thread, which others do not disturb.
-        rates: by ``fp32`` and ``bf16``.
-        block_overhead: seconds of a block that computes next to nothing.
-        update: seconds per parameter of clipping, AdamW and the moving average.
-        bandwidth: bytes/s that a large addition moves.
+        rates: by precision, ``fp32`` and ``bf16``, as far as measured.
         augment: seconds per pixel of an image on the device.
         checks: real steps, measured and predicted.
     """
@@ -142,9 +199,6 @@ class Calibration:
     date: str
     clock: str
     rates: dict[str, Rates]
-    block_overhead: Both
-    update: float
-    bandwidth: float
     augment: float
     checks: tuple[dict[str, Any], ...] = field(default=())
 
@@ -153,18 +207,29 @@ class Calibration:
         alike = ("hardware", "device", "threads", "torch", "clock")
         if any(getattr(self, name) != getattr(older, name) for name in alike):
             return self
-        rates = {
-            kind: replace(
-                mine, products=_union(mine.products, old.products), attention=_union(mine.attention, old.attention)
+        both = {kind: mine.joined(older.rates[kind]) for kind, mine in self.rates.items() if kind in older.rates}
+        return replace(self, rates=older.rates | self.rates | both, checks=(*older.checks, *self.checks))
+
+    def at(self, precision: str) -> Rates:
+        """Rates in a precision.
+
+        Raises:
+            PlanError: if it was not measured.
+        """
+        if precision not in self.rates:
+            raise PlanError(
+                f"the calibration has no rates in {precision}, only in {', '.join(self.rates)}: run `cait bench step`"
+                " with this configuration"
             )
-            for kind, mine in self.rates.items()
-            if (old := older.rates.get(kind)) is not None
-        }
-        return replace(self, rates=self.rates | rates, checks=(*older.checks, *self.checks))
+        return self.rates[precision]
 
     def backends(self, precision: str) -> set[str]:
-        """Attentions that were measured."""
-        return {entry.backend for entry in self.rates[precision].attention}
+        """Attentions that were measured.
+
+        Raises:
+            PlanError: if that precision was not measured.
+        """
+        return {entry.backend for entry in self.at(precision).attention}
 
     def suits(self, gpu: Gpu) -> bool:
         """Whether it was measured on such a GPU."""
@@ -218,7 +283,6 @@ def load_calibration(path: Path) -> Calibration:
         if content.pop("format") != FORMAT:
             raise PlanError(f"{path} is of another version: measure again with `cait bench step`")
         content["rates"] = {kind: _rates(rates) for kind, rates in content["rates"].items()}
-        content["block_overhead"] = Both(**content["block_overhead"])
         content["checks"] = tuple(content["checks"])
         return Calibration(**content)
     except OSError as error:
@@ -235,4 +299,5 @@ def _rates(content: dict[str, Any]) -> Rates:
         ),
         stream=Both(**content["stream"]),
         gelu=Both(**content["gelu"]),
+        bare=tuple(BareStep(**(entry | {"seconds": Phases(**entry["seconds"])})) for entry in content["bare"]),
     )

@@ -185,32 +185,17 @@ class Situation:
     ) -> StepTime | None:
         if self.calibration is None:
             return None
-        params = count_params(self.arch).total
-        part = params if stage == 0 else -(-params // gpus)
         work = Work(
             images=images,
             accumulation=accumulation,
             policy=policy,
             backend=self.backend,
-            updated=part,
-            moved=moved_bytes(params, part, width, stage, accumulation),
+            stage=stage,
+            share=1.0 if stage == 0 else 1.0 / gpus,
             exchange=exchange,
             overlap=self.config.training.zero.overlap_comm and stage > 0 and self.device == "cuda",
         )
         return predict_step(self.arch, width, self.calibration, work)
-
-
-def moved_bytes(params: int, part: int, width: Numerics, stage: int, accumulation: int) -> int:
-    """Bytes that are read and written to bring gradients to the optimizer and weights back.
-
-    Stage 0 copies float32 gradients into one piece and back; the others copy them into buckets, what is their own out
-    of these, into one piece and into float32, and narrow the new weights.
-    """
-    p = width.parameter
-    if stage == 0:
-        return 4 * p * params
-    times = 1 if stage == 1 else accumulation
-    return times * 2 * p * params + part * (4 * p + (p + 4) + (4 + p))
 
 
 def likely_backend(arch: Architecture, device: str = "cuda") -> str:

@@ -1,7 +1,8 @@
 """Measures the rates of this machine at the shapes of one configuration; :mod:`.calibration` says what is kept.
 
 Every part is the real one, forward and backward apart: torch's linear layer, the attention of the model, its norm and
-its residual. On a CPU with one thread seconds are those of the processor, since a neighbour's work does not count then.
+its residual. Steps without tokens need an engine, and come from where there is one. On a CPU with one thread seconds
+are those of the processor, since a neighbour's work does not count then.
 """
 
 from __future__ import annotations
@@ -24,16 +25,13 @@ from cait_dist.config import RunConfig
 from cait_dist.data.randomness import Stream, uniform
 from cait_dist.models import Architecture
 from cait_dist.models.attention import SelfAttention
-from cait_dist.models.blocks import SelfAttentionBlock
 from cait_dist.models.layers import StreamNorm
 from cait_dist.models.residual import add_branch
 from cait_dist.ops import override_backend
 
-from .calibration import AttentionTime, Both, Calibration, ProductTime, Rates
+from .calibration import AttentionTime, BareStep, Both, Calibration, ProductTime, Rates
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_UPDATED_PARAMETERS = 4_000_000
-_BANDWIDTH_BYTES = 2**27
 _FEWEST_ROUNDS = 3
 
 
@@ -55,17 +53,25 @@ class StepBench:
         return "processor" if self._by_processor else "wall"
 
     def measure(
-        self, config: RunConfig, arch: Architecture, images: int, backends: Sequence[str], commit: str | None
+        self,
+        config: RunConfig,
+        arch: Architecture,
+        images: int,
+        backends: Sequence[str],
+        bare: tuple[BareStep, ...],
+        commit: str | None,
     ) -> Calibration:
-        """Measure everything.
+        """Measure all parts.
 
         Args:
-            config: of the run, for its augmentation.
+            config: of the run, for its precision and augmentation.
             arch: whose shapes.
             images: micro-batch.
             backends: of the attention; ``plain`` without talking heads.
+            bare: steps without tokens in that precision.
             commit: of this project.
         """
+        precision = config.training.precision
         return Calibration(
             hardware=_hardware(self._device),
             device=self._device.type,
@@ -74,14 +80,18 @@ class StepBench:
             commit=commit,
             date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             clock=self.clock,
-            rates={name: self._rates(arch, images, backends, dtype) for name, dtype in _DTYPES.items()},
-            block_overhead=self._block_overhead(arch),
-            update=self._update(),
-            bandwidth=self._bandwidth(),
+            rates={precision: self._rates(arch, images, backends, bare, _DTYPES[precision])},
             augment=self._augment(config, arch, images),
         )
 
-    def _rates(self, arch: Architecture, images: int, backends: Sequence[str], dtype: torch.dtype) -> Rates:
+    def _rates(
+        self,
+        arch: Architecture,
+        images: int,
+        backends: Sequence[str],
+        bare: tuple[BareStep, ...],
+        dtype: torch.dtype,
+    ) -> Rates:
         d, m, rows = arch.embed_dim, arch.mlp_hidden, images * arch.num_patches
         shapes = [(rows, d, 3 * d), (rows, d, d), (rows, d, m), (rows, m, d), (images, d, d)]
         stream = self._stream(arch, images, dtype)
@@ -92,6 +102,7 @@ class StepBench:
             attention=tuple(self._attention(arch, images, backend, dtype) for backend in backends),
             stream=stream * (1 / (rows * d)),
             gelu=gelu * (1 / (rows * m)),
+            bare=bare,
         )
 
     def _product(self, rows: int, inner: int, outer: int, dtype: torch.dtype) -> Both:
@@ -131,35 +142,6 @@ class StepBench:
         batch = torch.zeros((images, side, side, 3), dtype=torch.uint8, device=self._device).permute(0, 3, 1, 2)
         labels, positions = torch.zeros(images, dtype=torch.int64, device=self._device), np.arange(images)
         return self._median(lambda: augment(batch, labels, positions)) / (images * side**2)
-
-    def _block_overhead(self, arch: Architecture) -> Both:
-        tiny = Architecture(
-            image_size=16, embed_dim=arch.num_heads, num_heads=arch.num_heads, depth=1, talking_heads=arch.talking_heads
-        )
-        block = SelfAttentionBlock(tiny).to(self._device)
-        return self._both(block, self._random(1, 2, tiny.embed_dim), list(block.parameters()))
-
-    def _update(self) -> float:
-        """Norm of the gradient, AdamW and the moving average, per parameter."""
-        parameters = [nn.Parameter(self._random(_UPDATED_PARAMETERS // 8)) for _ in range(8)]
-        gradients = [torch.ones_like(parameter) for parameter in parameters]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer = torch.optim.AdamW(parameters, fused=self._device.type in ("cuda", "cpu"))
-        average = [parameter.detach().clone() for parameter in parameters]
-
-        @torch.no_grad()
-        def update() -> None:
-            torch._foreach_norm(gradients)
-            optimizer.step()
-            torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1e-3)
-
-        return self._median(update) / _UPDATED_PARAMETERS
-
-    def _bandwidth(self) -> float:
-        """Two numbers are read and one is written."""
-        a, b = (torch.ones(_BANDWIDTH_BYTES // 4, device=self._device) for _ in range(2))
-        return 3 * _BANDWIDTH_BYTES / self._median(lambda: torch.add(a, b, out=a))
 
     def _both(self, run: Callable[[Tensor], Tensor], x: Tensor, parameters: Sequence[Tensor] = ()) -> Both:
         x.requires_grad_()

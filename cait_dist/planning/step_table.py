@@ -15,13 +15,9 @@ def print_check(
     calibration: Calibration, predicted: StepTime, measured: float, images: int, console: Console | None = None
 ) -> None:
     """Print rates, and the real step beside its prediction."""
-    head = Text(
-        f"{calibration.hardware}, torch {calibration.torch}; seconds of the {calibration.clock} clock\n"
-        f"memory {calibration.bandwidth / 1e9:,.1f} GB/s, update {1e9 * calibration.update:.2f} ns a parameter, a block"
-        f" that computes nothing {1e3 * (calibration.block_overhead.forward + calibration.block_overhead.backward):.2f}"
-        " ms"
-    )
-    (console or Console()).print(Group(head, _rates(calibration), _step(predicted, measured, images)), soft_wrap=True)
+    head = Text(f"{calibration.hardware}, torch {calibration.torch}; seconds of the {calibration.clock} clock")
+    tables = _rates(calibration), _bare(calibration), _step(predicted, measured, images)
+    (console or Console()).print(Group(head, *tables), soft_wrap=True)
 
 
 def _rates(calibration: Calibration) -> Table:
@@ -44,6 +40,18 @@ def _rates(calibration: Calibration) -> Table:
             f"{first_one.images} images, {first_one.heads} heads, {first_one.tokens} tokens",
             *(_rate(entry.macs, entry.seconds) for entry in attention),
         )
+    return table
+
+
+def _bare(calibration: Calibration) -> Table:
+    table = Table(title="ms of a step with one token an image", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("ZeRO stage", "width", "blocks", "million parameters", "forward", "backward", "update"):
+        table.add_column(heading, justify="right")
+    for precision, rates in calibration.rates.items():
+        for step in rates.bare:
+            seconds = (f"{1e3 * part:,.1f}" for part in vars(step.seconds).values())
+            millions = f"{step.parameters / 1e6:,.1f}"
+            table.add_row(f"{precision}, {step.stage}", str(step.dim), str(step.blocks), millions, *seconds)
     return table
 
 

@@ -3,6 +3,7 @@
 import os
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cait_dist.config import RunConfig
@@ -10,14 +11,14 @@ from cait_dist.models import Architecture, architecture
 from cait_dist.planning.batch_plan import BatchPlan
 from cait_dist.planning.calibration import Calibration
 from cait_dist.planning.errors import PlanError
-from cait_dist.planning.flops import count_params
 from cait_dist.planning.numerics import numerics
-from cait_dist.planning.options import likely_backend, moved_bytes
+from cait_dist.planning.options import likely_backend
 from cait_dist.planning.run_plan import find_data
 from cait_dist.planning.step_bench import StepBench
 from cait_dist.planning.step_time import StepTime, Work, predict_step
 from cait_dist.tracking.code_version import describe_code
 
+from .bare_step import bare_steps
 from .process_group import World, join
 from .timed_step import take_steps
 
@@ -47,7 +48,9 @@ class StepCheck:
         return self.predicted.total / self.measured
 
 
-def bench_step(config: RunConfig, images: int | None, seconds: float, steps: int) -> StepCheck:
+def bench_step(
+    config: RunConfig, images: int | None, seconds: float, steps: int, say: Callable[[str], None] = lambda _: None
+) -> StepCheck:
     """Measure on this process's device.
 
     Args:
@@ -55,6 +58,7 @@ def bench_step(config: RunConfig, images: int | None, seconds: float, steps: int
         images: micro-batch; None takes the configured limit, or at most 64.
         seconds: to spend on each part.
         steps: of real training.
+        say: is told what is measured now.
 
     Raises:
         PlanError: if the configuration cannot be measured.
@@ -68,7 +72,10 @@ def bench_step(config: RunConfig, images: int | None, seconds: float, steps: int
     try:
         backend = likely_backend(arch, str(world.device)) if arch.talking_heads else "plain"
         bench = StepBench(world.device, seconds)
-        calibration = bench.measure(config, arch, images, [backend], describe_code().get("commit"))
+        bare = tuple(bare_steps(config, arch, world, steps, bench.clock, say))
+        say("layers and attention")
+        calibration = bench.measure(config, arch, images, [backend], bare, describe_code().get("commit"))
+        say("real steps")
         return check_step(config, arch, calibration, world, images, steps)
     finally:
         world.leave()
@@ -99,15 +106,14 @@ def check_step(
 
 def predict_alone(config: RunConfig, arch: Architecture, calibration: Calibration, images: int) -> StepTime:
     """The step of a single process."""
-    training, params = config.training, count_params(arch).total
+    training = config.training
     width = numerics(training.precision, training.zero.stage)
     work = Work(
         images=images,
         accumulation=1,
         policy=training.activation_checkpointing,
         backend=likely_backend(arch, calibration.device) if arch.talking_heads else "plain",
-        updated=params,
-        moved=moved_bytes(params, params, width, training.zero.stage, 1),
+        stage=training.zero.stage,
     )
     return predict_step(arch, width, calibration, work)
 

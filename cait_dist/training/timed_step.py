@@ -1,7 +1,7 @@
 """A few real training steps of a configuration, on images made up: how long one takes, and how much memory.
 
 Everything is that of a run — engine, precision, recomputation, augmentation, moving average — but nothing is read. The
-planner is held against this. A teacher is left out.
+planner is held against this, and its times of a step without tokens come from here. A teacher is left out.
 """
 
 import gc
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ import torch
 from cait_dist.config import RunConfig
 from cait_dist.data.batches import MicroBatch
 from cait_dist.planning.batch_plan import BatchPlan
+from cait_dist.planning.calibration import Phases
 
 from .ema import MovingAverage
 from .initial_model import build_model
@@ -32,11 +34,13 @@ class TimedSteps:
 
     Attributes:
         seconds: of each step after the first.
+        phases: of each, likewise, if they were asked for.
         peak_bytes: most that was in use at once in these steps, over what was before the model; of a CPU the resident
             memory of the process, where Linux tells it, else None.
     """
 
     seconds: tuple[float, ...]
+    phases: tuple[Phases, ...]
     peak_bytes: int | None
 
 
@@ -47,6 +51,8 @@ def take_steps(
     num_classes: int,
     steps: int,
     clock: Callable[[], float] = time.perf_counter,
+    *,
+    apart: bool = False,
 ) -> TimedSteps:
     """Train for a step, and then for ``steps`` more with a stop-watch.
 
@@ -57,26 +63,64 @@ def take_steps(
         num_classes: width of the head.
         steps: to be measured.
         clock: whose seconds.
+        apart: whether to time the phases of a step by themselves, for which a GPU is waited for between them.
     """
     memory = _Memory(world.device)
     torch.manual_seed(config.seed)
     engine = parallelize(build_model(config.model, num_classes), config.training, config.optimizer, batches, world)
     decay = config.training.ema_decay
     average = MovingAverage(ZeroPartition(engine, world.rank, world.size), decay) if decay is not None else None
-    stepper = TrainingStep(engine, config, num_classes, batches.accumulation, world, average)
+    marks = _Marks(engine, clock, world.device)
+    stepper = TrainingStep(marks if apart else engine, config, num_classes, batches.accumulation, world, average)
     stream = _made_up_batches(image_size_of(config.model), batches, num_classes, world.rank)
     stepper.run(stream).loss.item()  # the first makes the optimizer's state
     memory.forget_peak()
-    seconds = tuple(_timed(stepper, stream, clock) for _ in range(steps))
+    spans = [_timed(stepper, stream, clock) for _ in range(steps)]
     peak = memory.growth()
+    phases = tuple(marks.phases(*span) for span in spans) if apart else ()
     engine.destroy()
-    return TimedSteps(seconds, peak)
+    return TimedSteps(tuple(end - began for began, end in spans), phases, peak)
 
 
-def _timed(stepper: TrainingStep, stream: "Iterator[tuple[MicroBatch, float]]", clock: Callable[[], float]) -> float:
+def _timed(
+    stepper: TrainingStep, stream: "Iterator[tuple[MicroBatch, float]]", clock: Callable[[], float]
+) -> tuple[float, float]:
     began = clock()
     stepper.run(stream).loss.item()
-    return clock() - began
+    return began, clock()
+
+
+class _Marks:
+    """An engine that notes when a backward pass and an update begin, and waits for the GPU at both."""
+
+    def __init__(self, engine: Any, clock: Callable[[], float], device: torch.device) -> None:
+        self._engine, self._clock, self._device = engine, clock, device
+        self._backward, self._update = list[float](), list[float]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._engine(*inputs)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self._note(self._backward)
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        self._note(self._update)
+        self._engine.step()
+
+    def phases(self, began: float, end: float) -> Phases:
+        """Of the step in that span."""
+        backward = next(seconds for seconds in self._backward if began <= seconds <= end)
+        update = next(seconds for seconds in self._update if began <= seconds <= end)
+        return Phases(backward - began, update - backward, end - update)
+
+    def _note(self, times: list[float]) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        times.append(self._clock())
 
 
 def _made_up_batches(

@@ -28,6 +28,7 @@ training: {global_batch: 8, precision: fp32, ema_decay: 0.9999, zero: {param_per
 evaluation: {weights: [raw]}
 """
 SMALL = ["model.image_size=64", "model.depth=2"]
+NETWORK = architecture("cait_xxs24_224", image_size=64, depth=2)
 BF16 = "training.precision=bf16"
 WIDE = ["model.embed_dim=384", "model.num_heads=8", "model.depth=12", "model.image_size=64"]
 TRAFFIC = [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
@@ -101,18 +102,25 @@ def test_bench_step_measures_checks_and_writes_what_a_plan_reads(config: Path, t
     file = tmp_path / "calibration.json"
     command = [str(CAIT), "bench", "step", str(config), *SMALL, "--micro-batch", "2", "--seconds", "0.01"]
     done = subprocess.run(
-        [*command, "--steps", "1", "--calibration", str(file)],
+        [*command, "--steps", "3", "--calibration", str(file)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for word in ("linear layer", "attention, eager", "predicted", "measured", f"wrote {file}"):
+    for word in ("linear layer", "attention, eager", "one token", "predicted", "measured", f"wrote {file}"):
         assert word in done.stdout
+    assert "Warning" not in done.stderr
     calibration = load_calibration(file)
     check = calibration.checks[0]
+    rates = calibration.at("fp32")
     assert calibration.clock == "processor"
+    assert [(step.stage, step.dim) for step in rates.bare] == [(s, dim) for s in range(4) for dim in (4, 192)]
+    assert all(min(vars(step.seconds).values()) > 0 for step in rates.bare)
+    # A step of 2 × 16 tokens is little more than one of 2.
+    bare = rates.bare_step(check["stage"], 192, check["depth"] + 2, count_params(NETWORK).total)
+    assert 0.2 * check["measured"] < bare.total < 1.5 * check["measured"]
     assert check["measured"] > 0
     # Not how good it is, which a busy machine cannot tell, but that the parts make up a step.
     assert 0.1 < check["predicted"] / check["measured"] < 10

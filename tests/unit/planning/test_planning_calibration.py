@@ -10,7 +10,9 @@ import torch
 from cait_dist.config import RunConfig, load_config
 from cait_dist.models import architecture
 from cait_dist.planning.calibration import (
+    BareStep,
     Calibration,
+    Phases,
     add_to_file,
     attention_macs,
     default_path,
@@ -20,6 +22,13 @@ from cait_dist.planning.calibration import (
 from cait_dist.planning.errors import PlanError
 from cait_dist.planning.flops import count_macs
 from cait_dist.planning.step_bench import StepBench
+
+BARE = (
+    BareStep(0, 4, 10, 1_000, Phases(0.01, 0.02, 0.001)),
+    BareStep(0, 192, 20, 1_000_000, Phases(0.12, 0.04, 0.012)),
+    BareStep(3, 4, 10, 1_000, Phases(1.0, 1.0, 1.0)),
+)
+"""narrow, wide, and at another stage"""
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +41,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 @pytest.fixture(scope="module")
 def measured(config: RunConfig) -> Calibration:
     arch = architecture("cait_xxs24_224", image_size=64, depth=2, num_classes=10)
-    return StepBench(torch.device("cpu"), 0.0).measure(config, arch, 2, ["eager", "chunked"], "abc")
+    return StepBench(torch.device("cpu"), 0.0).measure(config, arch, 2, ["eager", "chunked"], BARE, "abc")
 
 
 def test_everything_takes_time(measured: Calibration) -> None:
-    for rates in measured.rates.values():
-        parts = [*(p.seconds for p in rates.products), *(a.seconds for a in rates.attention), rates.stream, rates.gelu]
-        assert all(part.forward > 0 and part.backward > 0 for part in parts)
-    assert min(measured.update, measured.bandwidth, measured.augment, measured.block_overhead.forward) > 0
+    rates = measured.at("bf16")
+    parts = [*(p.seconds for p in rates.products), *(a.seconds for a in rates.attention), rates.stream, rates.gelu]
+    assert all(part.forward > 0 and part.backward > 0 for part in parts)
+    assert measured.augment > 0
 
 
 def test_it_says_where_and_with_what_it_was_measured(measured: Calibration) -> None:
@@ -51,9 +60,25 @@ def test_it_says_where_and_with_what_it_was_measured(measured: Calibration) -> N
 
 
 def test_the_shapes_are_those_of_the_model(measured: Calibration) -> None:
-    shapes = [(p.rows, p.inner, p.outer) for p in measured.rates["fp32"].products]
+    shapes = [(p.rows, p.inner, p.outer) for p in measured.at("bf16").products]
     assert shapes == [(32, 192, 576), (32, 192, 192), (32, 192, 768), (32, 768, 192), (2, 192, 192)]
-    assert [a.backend for a in measured.rates["bf16"].attention] == ["eager", "chunked"]
+    assert [a.backend for a in measured.at("bf16").attention] == ["eager", "chunked"]
+
+
+def test_the_precision_is_that_of_the_run_and_no_other_is_guessed(measured: Calibration) -> None:
+    assert list(measured.rates) == ["bf16"]
+    with pytest.raises(PlanError, match="no rates in fp32, only in bf16: run `cait bench step`"):
+        measured.at("fp32")
+
+
+def test_a_bare_step_is_so_much_a_block_and_so_much_a_parameter(measured: Calibration) -> None:
+    rates = measured.at("bf16")
+    assert vars(rates.bare_step(0, 192, 20, 1_000_000)) == pytest.approx(vars(BARE[1].seconds))
+    # Of the wide one 20 blocks take 0.02 s forward, so a million parameters take 0.1 s.
+    assert vars(rates.bare_step(0, 200, 40, 3_000_000)) == pytest.approx(
+        {"forward": 0.04 + 0.3, "backward": 0.08, "update": 0.004 + 0.03}
+    )
+    assert rates.bare_step(3, 192, 10, 1_000).forward == pytest.approx(1.0)
 
 
 def test_multiply_adds_of_an_attention_are_those_of_the_count() -> None:
@@ -64,7 +89,7 @@ def test_multiply_adds_of_an_attention_are_those_of_the_count() -> None:
 
 
 def test_what_was_measured_is_given_back_and_other_shapes_by_their_work(measured: Calibration) -> None:
-    rates = measured.rates["fp32"]
+    rates = measured.at("bf16")
     first = rates.products[0]
     assert rates.product(first.rows, first.inner, first.outer) == first.seconds
     assert rates.product(2 * first.rows, first.inner, first.outer).forward == pytest.approx(2 * first.seconds.forward)
@@ -83,26 +108,34 @@ def test_a_file_gives_back_what_was_written(measured: Calibration, tmp_path: Pat
 def test_other_shapes_are_added_and_the_same_ones_replaced(measured: Calibration, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     add_to_file(measured, path)
-    rates = measured.rates["fp32"]
+    rates = measured.at("bf16")
     wider = dataclasses.replace(rates.products[0], inner=384, outer=1152)
     again = dataclasses.replace(rates.products[1], seconds=rates.products[1].seconds * 2)
     newer = dataclasses.replace(rates, products=(wider, again))
-    add_to_file(dataclasses.replace(measured, rates=measured.rates | {"fp32": newer}), path)
-    found = load_calibration(path).rates["fp32"].products
+    add_to_file(dataclasses.replace(measured, rates={"bf16": newer}), path)
+    found = load_calibration(path).at("bf16").products
     assert wider in found
     assert again in found
     assert rates.products[1] not in found
     assert len(found) == len(rates.products) + 1
+    assert load_calibration(path).at("bf16").bare == BARE
+
+
+def test_rates_in_another_precision_stay(measured: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    add_to_file(measured, path)
+    add_to_file(dataclasses.replace(measured, rates={"fp32": measured.at("bf16")}), path)
+    assert set(load_calibration(path).rates) == {"bf16", "fp32"}
 
 
 def test_rates_of_another_machine_are_not_mixed_in(measured: Calibration, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
-    add_to_file(dataclasses.replace(measured, hardware="another", update=1.0), path)
+    add_to_file(dataclasses.replace(measured, hardware="another", augment=1.0), path)
     add_to_file(measured, path)
     assert load_calibration(path) == measured
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "rates": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2}', '{"format": 2, "rates": 3}'])
 def test_what_is_no_calibration_is_said_to_be_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(text)

@@ -12,10 +12,19 @@ from cait_dist.cli import app, main
 from cait_dist.config import RunConfig, load_config
 from cait_dist.models import architecture
 from cait_dist.planning.advice import advice, basis, warnings
-from cait_dist.planning.calibration import AttentionTime, Both, Calibration, ProductTime, Rates, save_calibration
+from cait_dist.planning.calibration import (
+    AttentionTime,
+    BareStep,
+    Both,
+    Calibration,
+    Phases,
+    ProductTime,
+    Rates,
+    save_calibration,
+)
 from cait_dist.planning.communication import Network, count_traffic
 from cait_dist.planning.errors import PlanError
-from cait_dist.planning.flops import count_macs
+from cait_dist.planning.flops import count_macs, count_params
 from cait_dist.planning.gpus import GPUS, find_gpu
 from cait_dist.planning.numerics import numerics
 from cait_dist.planning.run_plan import Request, RunPlan, plan_run
@@ -53,7 +62,12 @@ def made_up_calibration(hardware: str = "NVIDIA H200") -> Calibration:
     shape = ("chunked", 16, 784, 48)
     macs = 784**2 * (2 * 16 * 48 + 2 * 16**2)
     attention = AttentionTime(*shape, 1, Both(2 * macs / 1e13, 4 * macs / 1e13))
-    rates = Rates((product,), (attention,), Both(1e-9, 1e-9), Both(1e-9, 1e-9))
+    bare = tuple(
+        BareStep(stage, dim, 10, params, Phases(0.0, 0.0, 1e-10 * params))
+        for stage in range(4)
+        for dim, params in ((4, 100), (192, 10_000_000))
+    )
+    rates = Rates((product,), (attention,), Both(1e-9, 1e-9), Both(1e-9, 1e-9), bare)
     return Calibration(
         hardware=hardware,
         device="cuda",
@@ -63,9 +77,6 @@ def made_up_calibration(hardware: str = "NVIDIA H200") -> Calibration:
         date="2026-11-26",
         clock="wall",
         rates={"fp32": rates, "bf16": rates},
-        block_overhead=Both(0.0, 0.0),
-        update=1e-10,
-        bandwidth=1e12,
         augment=0.0,
     )
 
@@ -188,14 +199,14 @@ def test_recomputation_adds_the_forward_pass_of_what_it_recomputes(policy: str) 
 
 def test_a_step_is_the_sum_of_counted_work_at_measured_rates() -> None:
     arch = architecture("cait_m48_448")
-    work = Work(images=2, accumulation=3, policy="none", backend="chunked", updated=10**9, moved=10**9)
+    work = Work(images=2, accumulation=3, policy="none", backend="chunked", stage=1, share=0.5)
     time = predict_step(arch, numerics("bf16", 1), made_up_calibration(), work)
     macs = count_macs(arch)
     assert time.attention == pytest.approx(6 * 6 * (macs.attention + macs.head_mixing) / 1e13)
     assert time.linears == pytest.approx(
         6 * 6 * (macs.linears + macs.patch_embed + macs.class_attention) / 1e13, rel=0.01
     )
-    assert time.update == pytest.approx(0.1 + 1e-3)
+    assert time.update == pytest.approx(0.5 * 1e-10 * count_params(arch).total, rel=1e-4)
     assert time.recomputed == 0
     again = predict_step(arch, numerics("bf16", 1), made_up_calibration(), dataclasses.replace(work, policy="block"))
     blocks = macs.linears + macs.attention + macs.head_mixing
@@ -205,10 +216,35 @@ def test_a_step_is_the_sum_of_counted_work_at_measured_rates() -> None:
 
 def test_exchanges_hide_behind_the_backward_pass_where_they_may() -> None:
     arch, calibration = architecture("cait_xxs24_224"), made_up_calibration()
-    work = Work(images=2, accumulation=1, policy="none", backend="chunked", updated=1, exchange=1e-4)
+    work = Work(images=2, accumulation=1, policy="none", backend="chunked", stage=1, share=0.0, exchange=1e-4)
     assert predict_step(arch, numerics("bf16", 1), calibration, work).exposed == 1e-4
     hidden = dataclasses.replace(work, overlap=True)
     assert predict_step(arch, numerics("bf16", 1), calibration, hidden).exposed == 0
+
+
+def test_on_a_gpu_what_the_host_does_hides_behind_the_tokens_and_on_a_cpu_it_does_not() -> None:
+    arch, calibration = architecture("cait_xxs24_224"), made_up_calibration()
+    slow = BareStep(1, 192, 26, count_params(arch).total, Phases(1.0, 2.0, 0.0))
+    thin = BareStep(1, 4, 26, 100, Phases(0.0, 0.0, 0.0))
+    rates = dataclasses.replace(calibration.rates["bf16"], bare=(thin, slow))
+    calibration = dataclasses.replace(calibration, rates={"bf16": rates})
+
+    def bare(device: str, policy: str) -> float:
+        work = Work(images=2, accumulation=1, policy=policy, backend="chunked", stage=1)
+        found = predict_step(arch, numerics("bf16", 1), dataclasses.replace(calibration, device=device), work)
+        assert device == "cpu" or found.total - found.update - found.augmentation == pytest.approx(3.0)
+        return found.bare
+
+    assert bare("cpu", "none") == pytest.approx(3.0)
+    assert bare("cpu", "block") == pytest.approx(4.0)
+    assert 0 < bare("cuda", "none") < 3.0
+
+
+def test_a_precision_that_was_not_measured_is_refused(m48: Path) -> None:
+    calibration = made_up_calibration()
+    calibration = dataclasses.replace(calibration, rates={"fp32": calibration.rates["fp32"]})
+    with pytest.raises(PlanError, match="no rates in bf16, only in fp32: run `cait bench step`"):
+        plan_of(m48, calibration=calibration)
 
 
 def test_a_calibration_turns_bounds_into_predictions(m48: Path, tmp_path: Path) -> None:
