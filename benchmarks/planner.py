@@ -5,8 +5,9 @@
 
 Memory: the most that the resident memory of a fresh process grows over a step of `cait train`'s own engine, beside what
 `cait plan` counts for a CPU. Time: `cait bench step` at a configuration's shapes and micro-batch, then its real step;
-with one thread in seconds of the processor, which other work on the machine does not enter. And from the rates of all
-*other* configurations, which is what a plan does for shapes that were never measured.
+with one thread in seconds of the processor, which other work on the machine enters little. And from the rates of all
+*other* configurations, which is what a plan does for shapes that were never measured. A shared machine is slower at
+times, for the rates or for the step: so all of it is done three times, and the middle counts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import shlex
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from planner_points import CLASSES, CONFIG, CONFIG_FILE, MEMORY, TIME, Point, load
+from planner_points import CALIBRATION, CLASSES, CONFIG, CONFIG_FILE, MEMORY, TIME, Point, load
 from stability_runs import hardware
 
 from cait_dist.models import architecture
@@ -64,11 +66,8 @@ def main() -> None:
             record["memory"] = [_say(memory_row(point, folder)) for point in MEMORY]
         if options.only in (None, "time"):
             points = [point for point in TIME if point.precision in options.precisions]
-            rows = [_say(time_row(point, folder, options.seconds, options.steps)) for point in points]
-            rates = load_calibration(folder / "calibration.json")
-            record["time"] = [
-                _say(with_foreign(row, point, rates, folder)) for row, point in zip(rows, points, strict=True)
-            ]
+            runs = [time_rows(points, folder, options.seconds, options.steps) for _ in range(options.repeats)]
+            record["time"] = [_say(middle(rows)) for rows in zip(*runs, strict=True)]
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")
         print(f"wrote {options.out}")
@@ -95,6 +94,21 @@ def counted_bytes(point: Point, folder: Path) -> float:
     backend, gradient = likely_backend(arch, "cpu"), coming_up(width, zero)
     activations = count_activations(arch, width, point.policy, backend, "cpu", gradient)
     return count_state(count_params(arch).total, width, zero).peak(activations.peak(point.images))
+
+
+def time_rows(points: list[Point], folder: Path, seconds: float, steps: int) -> list[dict[str, Any]]:
+    """All points, each measured, predicted from its own rates, and from those of all others."""
+    (folder / CALIBRATION).unlink(missing_ok=True)
+    rows = [_say(time_row(point, folder, seconds, steps)) for point in points]
+    rates = load_calibration(folder / CALIBRATION)
+    return [with_foreign(row, point, rates, folder) for row, point in zip(rows, points, strict=True)]
+
+
+def middle(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """Of a point's repeats the one in the middle, and what the others came to."""
+    ordered = sorted(rows, key=lambda row: row["ratio"])
+    foreign = statistics.median(row["foreign_ratio"] for row in rows)
+    return {**ordered[len(rows) // 2], "foreign_ratio": foreign, "ratios": [row["ratio"] for row in ordered]}
 
 
 def time_row(point: Point, folder: Path, seconds: float, steps: int) -> dict[str, Any]:
@@ -168,7 +182,11 @@ def _say(row: dict[str, Any]) -> dict[str, Any]:
         numbers = f"counted {row['counted_bytes'] / 1e6:,.0f} MB, took {row['measured_bytes'] / 1e6:,.0f} MB"
     else:
         numbers = f"predicted {row['predicted_seconds']:.3f} s, took {row['measured_seconds']:.3f} s"
-    foreign = f"; from others' rates {row['foreign_ratio']:.2f}" if "foreign_ratio" in row else ""
+    foreign = (
+        f" ({row['ratios'][0]:.2f} to {row['ratios'][-1]:.2f}); from others' rates {row['foreign_ratio']:.2f}"
+        if "foreign_ratio" in row
+        else ""
+    )
     print(f"{setting}: {numbers}, ratio {row['ratio']:.2f}{foreign}", flush=True)
     return row
 
@@ -181,6 +199,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="to spend on each rate; default: 1")
     parser.add_argument("--steps", type=int, default=5, help="steps of each kind that are timed; default: 5")
+    parser.add_argument("--repeats", type=int, default=3, help="of all times; the middle one counts; default: 3")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the numbers")
     return parser.parse_args()
 

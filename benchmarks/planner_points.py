@@ -18,6 +18,7 @@ training: {global_batch: 8, ema_decay: 0.9999}
 evaluation: {weights: [raw]}
 """
 CONFIG_FILE = "planner.yaml"
+CALIBRATION = "calibration.json"
 CLASSES = 1000
 
 
@@ -109,7 +110,7 @@ def measure_time(point: Point, folder: Path, seconds: float, steps: int) -> dict
     from cait_dist.training.bench_step import bench_step  # noqa: PLC0415
 
     found = bench_step(load(point, folder), point.images, seconds, steps)
-    add_to_file(found.calibration, folder / "calibration.json")
+    add_to_file(found.calibration, folder / CALIBRATION)
     return {
         "measured_seconds": found.measured,
         "predicted_seconds": found.predicted.total,
