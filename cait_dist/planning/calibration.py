@@ -66,6 +66,7 @@ class BareStep:
         dim: width of a token.
         blocks: of both kinds.
         parameters: of the network.
+        tokens: of the self-attention stage, of all images.
         seconds: it took.
     """
 
@@ -73,6 +74,7 @@ class BareStep:
     dim: int
     blocks: int
     parameters: int
+    tokens: int
     seconds: Phases
 
 

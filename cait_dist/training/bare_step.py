@@ -52,7 +52,8 @@ def bare_steps(
             ticks = time.process_time if clock == "processor" else time.perf_counter
             batches = BatchPlan(_IMAGES, 1, _IMAGES, 1)
             taken = take_steps(bare, world, batches, arch.num_classes, steps, ticks, apart=True)
-            yield BareStep(stage, dim, blocks + small.class_blocks, count_params(small).total, _median(taken))
+            params = count_params(small).total
+            yield BareStep(stage, dim, blocks + small.class_blocks, params, _IMAGES, _median(taken))
 
 
 def _without_tokens(config: RunConfig, arch: Architecture, dim: int, depth: int, stage: int) -> RunConfig:

@@ -24,9 +24,9 @@ from cait_dist.planning.flops import count_macs
 from cait_dist.planning.step_bench import StepBench
 
 BARE = (
-    BareStep(0, 4, 10, 1_000, Phases(0.01, 0.02, 0.001)),
-    BareStep(0, 192, 20, 1_000_000, Phases(0.12, 0.04, 0.012)),
-    BareStep(3, 4, 10, 1_000, Phases(1.0, 1.0, 1.0)),
+    BareStep(0, 4, 10, 1_000, 2, Phases(0.01, 0.02, 0.001)),
+    BareStep(0, 192, 20, 1_000_000, 2, Phases(0.12, 0.04, 0.012)),
+    BareStep(3, 4, 10, 1_000, 2, Phases(1.0, 1.0, 1.0)),
 )
 """narrow, wide, and at another stage"""
 
@@ -72,13 +72,21 @@ def test_the_precision_is_that_of_the_run_and_no_other_is_guessed(measured: Cali
 
 
 def test_a_bare_step_is_so_much_a_block_and_so_much_a_parameter(measured: Calibration) -> None:
-    rates = measured.at("bf16")
+    rates = dataclasses.replace(measured.at("bf16"), bare=BARE)
     assert vars(rates.bare_step(0, 192, 20, 1_000_000)) == pytest.approx(vars(BARE[1].seconds))
     # Of the wide one 20 blocks take 0.02 s forward, so a million parameters take 0.1 s.
     assert vars(rates.bare_step(0, 200, 40, 3_000_000)) == pytest.approx(
         {"forward": 0.04 + 0.3, "backward": 0.08, "update": 0.004 + 0.03}
     )
     assert rates.bare_step(3, 192, 10, 1_000).forward == pytest.approx(1.0)
+
+
+def test_the_products_of_a_bare_step_are_left_to_the_tokens(measured: Calibration) -> None:
+    narrow, wide, other = measured.at("bf16").bare
+    assert (narrow, other) == (BARE[0], BARE[2])
+    assert 0 < wide.seconds.forward < BARE[1].seconds.forward
+    assert wide.seconds.backward < BARE[1].seconds.backward
+    assert wide.seconds.update == BARE[1].seconds.update
 
 
 def test_multiply_adds_of_an_attention_are_those_of_the_count() -> None:
@@ -118,7 +126,7 @@ def test_other_shapes_are_added_and_the_same_ones_replaced(measured: Calibration
     assert again in found
     assert rates.products[1] not in found
     assert len(found) == len(rates.products) + 1
-    assert load_calibration(path).at("bf16").bare == BARE
+    assert load_calibration(path).at("bf16").bare == rates.bare
 
 
 def test_rates_in_another_precision_stay(measured: Calibration, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def made_up_calibration(hardware: str = "NVIDIA H200") -> Calibration:
     macs = 784**2 * (2 * 16 * 48 + 2 * 16**2)
     attention = AttentionTime(*shape, 1, Both(2 * macs / 1e13, 4 * macs / 1e13))
     bare = tuple(
-        BareStep(stage, dim, 10, params, Phases(0.0, 0.0, 1e-10 * params))
+        BareStep(stage, dim, 10, params, 2, Phases(0.0, 0.0, 1e-10 * params))
         for stage in range(4)
         for dim, params in ((4, 100), (192, 10_000_000))
     )
@@ -224,8 +224,8 @@ def test_exchanges_hide_behind_the_backward_pass_where_they_may() -> None:
 
 def test_on_a_gpu_what_the_host_does_hides_behind_the_tokens_and_on_a_cpu_it_does_not() -> None:
     arch, calibration = architecture("cait_xxs24_224"), made_up_calibration()
-    slow = BareStep(1, 192, 26, count_params(arch).total, Phases(1.0, 2.0, 0.0))
-    thin = BareStep(1, 4, 26, 100, Phases(0.0, 0.0, 0.0))
+    slow = BareStep(1, 192, 26, count_params(arch).total, 2, Phases(1.0, 2.0, 0.0))
+    thin = BareStep(1, 4, 26, 100, 2, Phases(0.0, 0.0, 0.0))
     rates = dataclasses.replace(calibration.rates["bf16"], bare=(thin, slow))
     calibration = dataclasses.replace(calibration, rates={"bf16": rates})
 
