@@ -24,8 +24,8 @@ from cait_dist.planning.flops import count_macs
 from cait_dist.planning.step_bench import StepBench
 
 BARE = (
-    BareStep(0, 4, 10, 1_000, 2, Phases(0.01, 0.02, 0.001)),
-    BareStep(0, 192, 20, 1_000_000, 2, Phases(0.12, 0.04, 0.012)),
+    BareStep(0, 4, 10, 1_000, 2, Phases(0.1, 0.2, 0.001)),
+    BareStep(0, 192, 20, 1_000_000, 2, Phases(1.2, 0.4, 0.012)),
     BareStep(3, 4, 10, 1_000, 2, Phases(1.0, 1.0, 1.0)),
 )
 """narrow, wide, and at another stage"""
@@ -74,9 +74,9 @@ def test_the_precision_is_that_of_the_run_and_no_other_is_guessed(measured: Cali
 def test_a_bare_step_is_so_much_a_block_and_so_much_a_parameter(measured: Calibration) -> None:
     rates = dataclasses.replace(measured.at("bf16"), bare=BARE)
     assert vars(rates.bare_step(0, 192, 20, 1_000_000)) == pytest.approx(vars(BARE[1].seconds))
-    # Of the wide one 20 blocks take 0.02 s forward, so a million parameters take 0.1 s.
+    # Of the wide one 20 blocks take 0.2 s forward, so a million parameters take 1 s.
     assert vars(rates.bare_step(0, 200, 40, 3_000_000)) == pytest.approx(
-        {"forward": 0.04 + 0.3, "backward": 0.08, "update": 0.004 + 0.03}
+        {"forward": 0.4 + 3.0, "backward": 0.8, "update": 0.004 + 0.03}
     )
     assert rates.bare_step(3, 192, 10, 1_000).forward == pytest.approx(1.0)
 
