@@ -66,6 +66,13 @@ def describe_attention(model: Cait, training: TrainingConfig, world: World) -> s
     return f"attention: {backend}" + (", in compiled branches" if training.compile else "")
 
 
+def warn_of_slow_precision(training: TrainingConfig, device: torch.device) -> list[str]:
+    """For the log: bf16 on a CPU that has no instructions for it, where torch multiplies number by number."""
+    if training.precision != "bf16" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return []
+    return ["this CPU has no bf16 arithmetic: training.precision=fp32 is many times quicker here"]
+
+
 def uses_autocast(training: TrainingConfig) -> bool:
     """Whether bf16 means fp32 parameters under autocast.
 

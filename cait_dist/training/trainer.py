@@ -25,7 +25,7 @@ from .facts import gather_facts, write_facts
 from .initial_model import initial_model
 from .loader_memory import check_loader_memory
 from .optimizer import set_learning_rate
-from .parallel import describe_attention, parallelize
+from .parallel import describe_attention, parallelize, warn_of_slow_precision
 from .plan import make_plan
 from .preempt import StopRequest
 from .process_group import World
@@ -171,6 +171,7 @@ class Trainer:
         config, world = self._config, self._world
         model, notes = initial_model(config, self._plan.num_classes, resumed=checkpoint is not None)
         notes.append(describe_attention(model, config.training, world))
+        notes += warn_of_slow_precision(config.training, world.device)
         self._engine = parallelize(model, config.training, config.optimizer, self._plan.batches, world)
         self._normalize = Normalize(config.augment.mean, config.augment.std).to(world.device)
         self._partition = ZeroPartition(self._engine, world.rank, world.size)

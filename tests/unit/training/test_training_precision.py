@@ -1,0 +1,35 @@
+"""What the log says of a precision that this machine is slow in."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from cait_dist.config.training import TrainingConfig
+from cait_dist.training.parallel import warn_of_slow_precision
+
+CPU = torch.device("cpu")
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """At best, of the processor."""
+    found = []
+    for _ in range(5):
+        began = time.process_time()
+        run()
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+def test_it_warns_of_bf16_exactly_where_products_in_it_are_slow() -> None:
+    x = torch.randn(256, 256)
+    narrow = x.bfloat16()
+    slow = seconds(lambda: narrow @ narrow) > 3 * seconds(lambda: x @ x)
+    assert bool(warn_of_slow_precision(TrainingConfig(precision="bf16", global_batch=8), CPU)) == slow
+
+
+@pytest.mark.parametrize(("precision", "device"), [("fp32", "cpu"), ("bf16", "cuda")])
+def test_it_says_nothing_of_others(precision: str, device: str) -> None:
+    training = TrainingConfig.model_validate({"precision": precision, "global_batch": 8})
+    assert warn_of_slow_precision(training, torch.device(device)) == []
