@@ -1,7 +1,7 @@
 """What the log says of a precision that this machine is slow in."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -22,6 +22,16 @@ def seconds(run: Callable[[], object]) -> float:
     return min(found)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Two that wait for each other on a busy machine take processor time, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_it_warns_of_bf16_exactly_where_products_in_it_are_slow() -> None:
     x = torch.randn(256, 256)
     narrow = x.bfloat16()
