@@ -19,6 +19,7 @@ from cait_dist.data.corrupt import CorruptSample
 from cait_dist.data.loader import MicroBatch
 from cait_dist.data.randomness import Stream, key64, uniform
 
+from .batch_copies import BatchCopies
 from .distilling.lesson import Guide, Lesson, distil
 from .ema import MovingAverage
 from .process_group import World
@@ -75,6 +76,7 @@ class TrainingStep:
         self._engine, self._config, self._ema, self._world = engine, config, ema, world
         self._guide = guide
         self._accumulation = accumulation
+        self._copies = BatchCopies(world.device)
         self._augment = BatchAugmentation(config.augment, num_classes, self._look_up, world.device)
         self._has_dropout = config.model.drop_rate > 0 or config.model.attn_drop_rate > 0
 
@@ -114,8 +116,7 @@ class TrainingStep:
 
     def _lesson(self, batch: MicroBatch) -> Lesson:
         """Soft-target cross-entropy of one micro-batch, in fp32, and the teacher's term if there is one."""
-        device = self._world.device
-        images, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels))
+        images, labels = self._copies.bring((batch.images, batch.labels))
         plan = self._augment.plan(batch.positions, images.shape[-2], images.shape[-1])
         images, targets = self._augment.carry_out(plan, images, labels)
         keep = self.kept_branches(batch.positions)
