@@ -14,6 +14,10 @@ import pytest
 if TYPE_CHECKING:
     from cait_dist.tracking.run_directory import RunDirectory
 
+# Here, before anything loads torch: its threads wait for each other busily, and with two test processes on two cores
+# a product that takes a millisecond takes twenty.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the tests in the background has them ignore Ctrl-C, and all programs that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,11 +64,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "tests/slurm" if file.startswith("tests/slurm/") else file
 
     return ByFile(config, log)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_environment() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
