@@ -4,7 +4,7 @@
 
 Written as a composition, autograd keeps three activations of it: the input of GELU, its output for the gradient of W,
 and the layer's own output for the gradient of γ ("Going deeper with Image Transformers", arXiv 2103.17239, section 2).
-Two of them follow from x and the parameters. GELU is computed again. And γ is multiplied into W and b beforehand, so
+Two of them follow from x and the parameters. GELU is computed again (:mod:`.gelu`). And γ is multiplied into W and b beforehand, so
 that y comes straight out of the matrix product, whereupon all gradients follow from M = Gᵀ act(x), with G = ∂L/∂y:
 
     ∂L/∂W = γ M        ∂L/∂b = γ s        ∂L/∂γ_i = Σ_k W_ik M_ik + b_i s_i        s = Σ_t G_t
@@ -19,6 +19,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .gelu import gelu as gelu_of
+from .gelu import gelu_and_gradient, has_passes_for
 
 
 def scaled_linear(
@@ -67,7 +70,7 @@ class _ScaledLinear(torch.autograd.Function):
         ctx.gelu = gelu
         # Autocast may be on, but finds nothing to narrow: x has its dtype, and W and b get that of x.
         bias = None if bias is None else _folded(bias, scale, x.dtype)
-        return F.linear(F.gelu(x) if gelu else x, _folded(weight, scale, x.dtype), bias)
+        return F.linear(gelu_of(x) if gelu else x, _folded(weight, scale, x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -84,8 +87,11 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     by_x, by_weight, by_bias, by_scale, _ = ctx.needs_input_grad
     g = grad.reshape(-1, grad.shape[-1])
     rows = x.reshape(-1, x.shape[-1])
-    act = F.gelu(rows) if ctx.gelu else rows
     dx = dw = db = dscale = None
+    if ctx.gelu and by_x and has_passes_for(rows):
+        act, dx = gelu_and_gradient(rows, torch.mm(g, _folded(weight, scale, g.dtype)))
+    else:
+        act = F.gelu(rows) if ctx.gelu else rows
     if by_weight or by_scale:
         m = torch.mm(g.t(), act)
         dscale = _row_sums(weight, m) if by_scale else None
@@ -96,10 +102,10 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dscale = dscale + bias * s if by_scale else None
     if dscale is not None:
         dscale = (dscale if scale.numel() == len(dscale) else dscale.sum(0, keepdim=True)).to(scale.dtype)
-    if by_x:
+    if by_x and dx is None:
         w = _folded(weight, scale, g.dtype)
-        dx = (_gradient_through_gelu(g, w, rows, act) if ctx.gelu else torch.mm(g, w)).view(x.shape)
-    return dx, dw, db, dscale, None
+        dx = _gradient_through_gelu(g, w, rows, act) if ctx.gelu else torch.mm(g, w)
+    return None if dx is None else dx.view(x.shape), dw, db, dscale, None
 
 
 def _gradient_through_gelu(g: Tensor, w: Tensor, rows: Tensor, act: Tensor) -> Tensor:

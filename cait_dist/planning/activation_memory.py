@@ -120,7 +120,7 @@ def count_activations(
         width: of its numbers.
         policy: as ``training.activation_checkpointing``.
         backend: of the attention; without talking heads torch's own runs, which keeps no maps.
-        device: ``cuda`` or ``cpu``, which differ in the workspace, and in how wide masks of dropout are.
+        device: ``cuda`` or ``cpu``, which differ in the workspace, in GELU, and in how wide masks of dropout are.
         gradient: bytes of a weight's gradient that comes up in the backward pass.
     """
     share = 1 - arch.drop_path_rate
@@ -138,7 +138,7 @@ def count_activations(
             kept += share * (attention.outside + _input_beyond(arch, tokens, width) + mlp.total)
         else:
             kept += share * (attention.total + mlp.total)
-        hidden, scores = _gradients(arch, tokens, width.product, backend)
+        hidden, scores = _gradients(arch, tokens, width.product, backend, device)
         batch = kept_weights + gradient * _params_behind(arch, block)
         in_mlp = kept + share * (again + hidden)
         batch_in_mlp = batch + _scaled_weights(arch, width)
@@ -263,11 +263,12 @@ def _workspace_limit(maps: int, backend: str, device: str) -> int:
     return (fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device]) if maps else 0
 
 
-def _gradients(arch: Architecture, tokens: int, e: int, backend: str) -> tuple[int, int]:
+def _gradients(arch: Architecture, tokens: int, e: int, backend: str, device: str) -> tuple[int, int]:
     """Gradients within a block, in its feed-forward branch and in its attention.
 
-    Of the hidden layer and the stream; of q, k, v and, in eager, two maps against one that is not needed any more.
+    Of the hidden layer and the stream, and on a CPU GELU beside its gradient, where elsewhere one takes the other's
+    place; of q, k, v and, in eager, two maps against one that is not needed any more.
     """
-    d = arch.embed_dim
+    d, hidden = arch.embed_dim, 2 if device == "cpu" and not (arch.branch.has_shifts or arch.drop_rate) else 1
     maps = WIDE * arch.num_heads * tokens**2 if backend == "eager" and arch.talking_heads else 0
-    return e * tokens * arch.mlp_hidden + WIDE * tokens * d, 3 * e * tokens * d + maps
+    return hidden * e * tokens * arch.mlp_hidden + WIDE * tokens * d, 3 * e * tokens * d + maps

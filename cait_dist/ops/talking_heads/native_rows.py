@@ -1,22 +1,17 @@
 """The row passes of ``native_rows.c``, compiled for this processor when they are first needed.
 
 A compiler that knows the number of heads and the processor keeps a whole mix in registers; it takes a quarter of a
-second. Every process compiles for itself, in a folder that is gone once the library is loaded: a library kept for all
-would have to be told apart by processor, compiler and source, and could be found half-written.
+second (:mod:`cait_dist.ops.compiled_c`).
 """
 
 import ctypes
 import functools
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ..compiled_c import compile_c
 
 SOURCE = Path(__file__).with_name("native_rows.c")
 LANES = 16
@@ -24,9 +19,7 @@ LANES = 16
 BITS = {torch.bfloat16: 16, torch.float32: 32, torch.float64: 64}
 """Of the numbers in maps that there are passes for."""
 
-_FLAGS = ("-fPIC", "-O3", "-fno-math-errno", "-fno-trapping-math")
-_COMPILERS = ("cc", "gcc", "clang")
-_log = logging.getLogger(__name__)
+_WITHOUT = "talking-heads attention runs without its compiled row passes"
 
 
 class RowPasses:
@@ -81,43 +74,8 @@ def row_passes(heads: int, dtype: torch.dtype) -> RowPasses | None:
     Returns:
         None if there are none for this dtype, or if they cannot be compiled here, which the log then says.
     """
-    if dtype not in BITS:
-        return None
-    try:
-        return RowPasses(_compile(heads, BITS[dtype]))
-    except (OSError, subprocess.CalledProcessError) as error:
-        _log.warning("talking-heads attention runs without its compiled row passes, %s", _why(error))
-        return None
-
-
-def _compile(heads: int, bits: int) -> ctypes.CDLL:
-    """With torch's threads, or with one where the library of its threads does not suit the compiler."""
-    found = os.environ.get("CC") or next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if found is None:
-        raise OSError(f"there is no C compiler ({', '.join(_COMPILERS)})")
-    processor = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-    compiler, flags = found.split(), [*_FLAGS, processor, f"-DHEADS={heads}", f"-DBITS={bits}"]
-    with tempfile.TemporaryDirectory(prefix="cait-rows-") as folder:
-        try:
-            return _load(compiler, [*flags, "-fopenmp"], Path(folder) / "threads")
-        except (OSError, subprocess.CalledProcessError):
-            return _load(compiler, flags, Path(folder) / "one-thread")
-
-
-def _load(compiler: list[str], flags: list[str], stem: Path) -> ctypes.CDLL:
-    objects, library = f"{stem}.o", f"{stem}.so"
-    environment = {**os.environ, "TMPDIR": str(stem.parent)}
-    # Linked without -fopenmp: a second library of threads beside torch's would fight with it for the cores.
-    for step in ([*flags, "-c", "-o", objects, str(SOURCE)], ["-shared", "-o", library, objects]):
-        subprocess.run([*compiler, *step], check=True, capture_output=True, text=True, env=environment)
-    return ctypes.CDLL(library)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = [line for line in error.stderr.splitlines() if "error" in line] or error.stderr.splitlines() or [""]
-        return f"which {error.cmd[0]} refused: {lines[0].strip()}"
-    return f"because {error}"
+    library = compile_c(SOURCE, _WITHOUT, HEADS=heads, BITS=BITS[dtype]) if dtype in BITS else None
+    return RowPasses(library) if library is not None else None
 
 
 def _scratch(maps: Tensor, like: Tensor, lines: int) -> Tensor:

@@ -131,7 +131,7 @@ def test_the_peak_is_that_of_the_live_bytes_of_a_step(kind: str) -> None:
         if backend != "eager":  # its workspace is made where no mode of torch looks
             counted = dataclasses.replace(counted, workspace_maps=0)
         # Narrow copies of weights go block by block, and are counted to the end: rather too much than too little.
-        assert 0.88 * counted.peak(IMAGES) < bytes_.peak < 1.05 * counted.peak(IMAGES), (backend, policy)
+        assert 0.86 * counted.peak(IMAGES) < bytes_.peak < 1.05 * counted.peak(IMAGES), (backend, policy)
 
 
 def test_the_workspace_of_the_attention_is_bounded() -> None:
