@@ -8,7 +8,7 @@ px, both against timm's; its last line also skips branches at a rate of 0.3, whi
 ``crossover`` is the attention alone over the number of tokens, all backends against eager: the rule of
 ``cait_dist.ops.choose_backend`` comes from it.
 
-How it is timed stands in ``timing.py``. ``peers.py`` compares with more peers, and more than time.
+How it is timed stands in ``parts/timing.py``. ``peers.py`` compares with more peers, and more than time.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from circumstances import circumstances
-from peer_contenders import AtBatch, Case, block_contenders, step_contenders
-from timing import Contender, Makers, Manner, rows, take_turns, tell
 from torch import Tensor
 
 from cait_dist.models import architecture
 from cait_dist.ops import available_backends, talking_heads_attention
+from parts.circumstances import circumstances
+from parts.peers.contenders import AtBatch, Case, block_contenders, step_contenders
+from parts.timing import Contender, Makers, Manner, rows, take_turns, tell
 
 DROP_RATE = 0.3
 CROSSOVER_TOKENS = (16, 49, 100, 144, 196, 256, 400, 576, 784)

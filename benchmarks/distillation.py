@@ -21,12 +21,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from stability_runs import hardware
-
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
 from data_prep.digits import DigitsSource
+from parts.circumstances import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 CAIT = (sys.executable, "-c", "from cait_dist.cli import main; main()")
@@ -108,7 +107,7 @@ def _record(options: argparse.Namespace, teacher: float, top1: dict[str, list[fl
         "command": shlex.join(["python", "benchmarks/distillation.py", *sys.argv[1:]]),
         **describe_code(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "hardware": hardware(),
+        "hardware": processor(),
         "images_per_class": PER_CLASS,
         "seeds": options.seeds,
         "teacher": teacher,

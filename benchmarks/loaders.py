@@ -35,10 +35,11 @@ from typing import Any
 import psutil
 import torch
 import torch.multiprocessing as mp
-from loader_images import DataSet, make_data_set, warm_page_cache
-from loader_peers import BATCH, PIPELINES
 
 from cait_dist.tracking.code_version import describe_code
+from parts.circumstances import processor
+from parts.loaders.images import DataSet, make_data_set, warm_page_cache
+from parts.loaders.peers import BATCH, PIPELINES
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE, FLOOR = next(iter(PIPELINES)), "bare loop"
@@ -136,7 +137,7 @@ def main() -> None:
     report = _circumstances() | {"images": options.images, "mean_kilobytes": round(kilobytes, 1), "results": rows}
     _write(options.out, json.dumps(report, indent=1) + "\n")
     if options.plot:
-        from loader_plot import draw  # noqa: PLC0415 - needs matplotlib
+        from parts.loaders.picture import draw  # noqa: PLC0415 - needs matplotlib
 
         _write(options.plot, draw(rows, report["hardware"]))
 
@@ -191,7 +192,7 @@ def _circumstances() -> dict[str, Any]:
         "command": shlex.join(["python", *sys.argv]),
         **describe_code(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "hardware": _processor(),
+        "hardware": processor(),
         "python": platform.python_version(),
         "versions": {name: _version_of(name) for name in _PACKAGES},
         "load_average": os.getloadavg(),
@@ -203,13 +204,6 @@ def _version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 
 def _write(path: Path, text: str) -> None:

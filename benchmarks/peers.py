@@ -13,9 +13,10 @@ memory         how much a block and a step add to the peak of memory: of the all
 largest-batch  on a GPU: the largest batch of a training step that fits, and the batch at which a contender is fastest;
                in bf16 if that is among the precisions
 
-How it is timed stands in ``timing.py``, who takes part in ``peer_contenders.py``. MFU is the share of the device's peak
-that the network's own arithmetic reaches: what is recomputed is not counted twice, what is skipped is counted. A GPU's
-peak is that of its datasheet in dense bf16, a CPU's is measured: the rate of a square product of matrices.
+How it is timed stands in ``parts/timing.py``, who takes part in ``parts/peers/contenders.py``. MFU is the share of the
+device's peak that the network's own arithmetic reaches: what is recomputed is not counted twice, what is skipped is
+counted. A GPU's peak is that of its datasheet in dense bf16, a CPU's is measured: the rate of a square product of
+matrices.
 """
 
 from __future__ import annotations
@@ -30,14 +31,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from circumstances import circumstances
-from peak_rate import block_flops, peak_flops, step_flops
-from peer_batch import search_batches
-from peer_contenders import AtBatch, Case, block_contenders, dropping_contenders, recipe_drop_rate, step_contenders
-from peer_memory import grow_here, measure_in_fresh_processes
-from timing import Manner, free_memory, rows, take_turns, tell
 
 from cait_dist.models import Architecture, architecture
+from parts.circumstances import circumstances
+from parts.peak_rate import block_flops, peak_flops, step_flops
+from parts.peers.batches import search_batches
+from parts.peers.contenders import (
+    AtBatch,
+    Case,
+    block_contenders,
+    dropping_contenders,
+    recipe_drop_rate,
+    step_contenders,
+)
+from parts.peers.memory import grow_here, measure_in_fresh_processes
+from parts.timing import Manner, free_memory, rows, take_turns, tell
 
 Rows = list[dict[str, Any]]
 BLOCK_MODEL = "cait_m48_448"
@@ -210,7 +218,7 @@ def _draw(record: dict[str, Any], options: argparse.Namespace) -> None:
     if options.plot is None:
         return
     try:
-        from peer_plot import draw  # noqa: PLC0415
+        from parts.peers.picture import draw  # noqa: PLC0415
 
         picture = draw(record["results"], record["hardware"])
     except ImportError as error:

@@ -27,9 +27,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from planner_points import CALIBRATION, CLASSES, CONFIG, CONFIG_FILE, MEMORY, TIME, Point, load
-from stability_runs import hardware
-
 from cait_dist.models import architecture
 from cait_dist.planning.activation_memory import count_activations
 from cait_dist.planning.calibration import Calibration, load_calibration
@@ -40,8 +37,10 @@ from cait_dist.planning.state_memory import ZeroSetting, coming_up, count_state
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.training.bench_step import predict_alone
 from launch.local import rank_environment
+from parts.circumstances import processor
+from parts.planner.points import CALIBRATION, CLASSES, CONFIG, CONFIG_FILE, MEMORY, TIME, Point, load
 
-PROGRAM = Path(__file__).with_name("planner_points.py")
+PROGRAM = Path(__file__).with_name("parts") / "planner/points.py"
 TIMEOUT = 900
 MALLOC = {"memory": {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}, "time": {}}
 """Where memory is measured glibc returns what is freed at once, so that resident is what is in use. That costs time:
@@ -55,7 +54,7 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         **describe_code(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "hardware": hardware(),
+        "hardware": processor(),
         "load_average": os.getloadavg(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }

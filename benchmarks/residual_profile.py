@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stability import about, add_place, train_all, write_record
-from stability_runs import Member, Place, StabilityError, chance_loss, members
 
 from cait_dist.analysis import subject_of_run
 from cait_dist.analysis.drawing import COLOURS, new_figure, save, style
 from cait_dist.analysis.images import choose_images, in_batches
 from cait_dist.analysis.residual_norms import BRANCHES, measure_ratios
 from cait_dist.training.saving.saved_weights import open_weights
+from parts.stability.runs import Member, Place, StabilityError, chance_loss, members
+from stability import about, add_place, train_all, write_record
 
 VARIANTS = ("pre_norm", "layer_scale")
 MEASURES = ("mean", "spread", "max_over_min")

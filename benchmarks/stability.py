@@ -34,8 +34,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from stability_plot import LARGE, draw
-from stability_runs import (
+from cait_dist.tracking.code_version import describe_code
+from parts.circumstances import processor
+from parts.stability.picture import LARGE, draw
+from parts.stability.runs import (
     EVERY,
     LAST_STEPS,
     RULE,
@@ -46,14 +48,11 @@ from stability_runs import (
     StabilityError,
     chance_loss,
     code_of,
-    hardware,
     is_over,
     members,
     read,
     train,
 )
-
-from cait_dist.tracking.code_version import describe_code
 
 
 def main() -> None:
@@ -110,7 +109,7 @@ def about(place: Place, wanted: Sequence[Member]) -> dict[str, Any]:
         **describe_code(),
         "trained_at_commits": code_of(wanted, place),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "hardware": hardware(),
+        "hardware": processor(),
         "load_average": os.getloadavg(),
         "steps": place.steps,
         "curve": f"means of {EVERY} steps",

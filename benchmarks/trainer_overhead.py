@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from circumstances import circumstances
+
+from parts.circumstances import circumstances
 
 ROOT = Path(__file__).resolve().parents[1]
 CAIT = (sys.executable, "-c", "from cait_dist.cli import main; main()")
@@ -66,7 +67,7 @@ def main() -> None:
     """Measure, print, write JSON."""
     options = parse()
     if options.run:
-        from overhead_run import train_and_measure  # noqa: PLC0415 - loads the whole trainer
+        from parts.trainer.overhead_run import train_and_measure  # noqa: PLC0415 - loads the whole trainer
 
         torch.set_num_threads(1)
         options.out.write_text(json.dumps(train_and_measure(*options.run)))

@@ -1,4 +1,4 @@
-"""The programs in ``benchmarks`` find each other in their own folder; so do their tests."""
+"""The programs in ``benchmarks`` find each other and ``parts`` in their own folder; so do their tests."""
 
 import sys
 from pathlib import Path

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from trainer_overhead import MODEL, NEVER, OFF, ON, SCHEDULES, overrides_of, summarise
 
 from cait_dist.config import load_config
+from trainer_overhead import MODEL, NEVER, OFF, ON, SCHEDULES, overrides_of, summarise
 
 ROOT = Path(__file__).resolve().parents[3]
 KINDS = [("health" if n % 10 == 0 else "logged" if n % 2 == 0 else "plain") for n in range(1, 61)]

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from peak_rate import DATASHEET, block_flops, step_flops
-from peer_batch import largest_that_fits, search_batches
-from peer_contenders import Case, block_contenders, dropping_contenders, recipe_drop_rate, step_contenders
-from peer_memory import _ask, grow_here
-from peer_plot import draw
-from timing import Contender, Manner
 
 from cait_dist.config import load_config
 from cait_dist.models import architecture
 from cait_dist.ops import available_backends
 from cait_dist.planning.gpu_demand import PEAK_FLOPS
+from parts.peak_rate import DATASHEET, block_flops, step_flops
+from parts.peers.batches import largest_that_fits, search_batches
+from parts.peers.contenders import Case, block_contenders, dropping_contenders, recipe_drop_rate, step_contenders
+from parts.peers.memory import _ask, grow_here
+from parts.peers.picture import draw
+from parts.timing import Contender, Manner
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")

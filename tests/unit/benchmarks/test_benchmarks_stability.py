@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stability_runs import SETTINGS, VARIANTS, Member, Place, is_over, read, verdict
 from cait_dist.config import load_config
 from cait_dist.models.branches import RESIDUALS
 from cait_dist.tracking.metrics import MetricsWriter
 from cait_dist.training.schedule import Calendar
+from parts.stability.runs import SETTINGS, VARIANTS, Member, Place, is_over, read, verdict
 
 CHANCE = math.log(10)
 MEMBER = Member("recipe", 24, "pre_norm", 0)

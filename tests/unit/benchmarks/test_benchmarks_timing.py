@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from timing import Contender, Manner, Turns, measure, reason, rows, take_turns, tell
+
+from parts.timing import Contender, Manner, Turns, measure, reason, rows, take_turns, tell
 
 MANNER = Manner(torch.device("cpu"), "fp32", rounds=3)
 

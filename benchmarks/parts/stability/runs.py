@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +19,7 @@ from cait_dist.models.branches import RESIDUALS
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "configs/ablations/table1_stabilisation"
 VARIANTS = (*(name for name, branch in RESIDUALS.items() if not branch.norm), "pre_norm", "rezero_adapted",
             "fixup_adapted", "t_fixup_adapted", "scalar", "layer_scale")  # fmt: skip
@@ -184,12 +182,6 @@ def code_of(wanted: Iterable[Member], place: Place) -> list[str]:
     """Commits that the trainings were made with."""
     attempts = [a for member in wanted for a in place.run(member).read_record()["attempts"]]
     return sorted({attempt["code"].get("commit", "unknown") for attempt in attempts})
-
-
-def hardware() -> str:
-    """Processor and number of cores."""
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return f"{found.group(1) if found else platform.machine()}, {os.cpu_count()} cores"
 
 
 def members(

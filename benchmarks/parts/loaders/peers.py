@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from loader_images import DataSet
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, default_collate
@@ -33,6 +32,8 @@ from cait_dist.data.loader_ffcv import FfcvTrainLoader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_ffcv import FfcvReader
 from cait_dist.data.reader_webdataset import WebDatasetReader
+
+from .images import DataSet
 
 AUGMENT = AugmentConfig(crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), hflip=0.5)
 BATCH = 64

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from timing import Contender, Manner, clear, measure, reason, time_limit, work
+from parts.timing import Contender, Manner, clear, measure, reason, time_limit, work
 
 LONGEST = 900
 """Seconds that a fresh process may take."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import Contender, Manner, clear, free_memory, measure, reason, time_limit
+
+from parts.timing import Contender, Manner, clear, free_memory, measure, reason, time_limit
 
 TIMED_RUNS = 3
 

@@ -21,8 +21,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import Contender
-from timm_peer import deit_block, deit_cait, timm_block, timm_cait
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -31,11 +29,14 @@ from cait_dist.models.cait import SelfAttentionBlock
 from cait_dist.ops import available_backends, draw_keep_mask, override_backend
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
 from cait_dist.training.compilation import compile_branches
+from parts.timing import Contender
+
+from .networks import deit_block, deit_cait, timm_block, timm_cait
 
 MUCH_DROPPED = 0.3
 """The rate at which leaving branches out is measured on a block."""
 LEARNING_RATE = 1e-5
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 AtBatch = dict[str, Callable[[int], Contender]]
 """Contenders by name, each made for a number of samples; the first is what the others are compared with."""

@@ -1,0 +1,1 @@
+"""The comparison of input pipelines: the images, the pipelines, the picture."""

@@ -1,0 +1,1 @@
+"""The cost of the trainer: the run whose steps alternate with bare ones."""
