@@ -58,7 +58,6 @@ fi
 
 part row_kernels "$python" benchmarks/row_kernels.py --out "$out/row_kernels.json"
 part attention "$python" benchmarks/attention.py --out "$out/attention.json"
-part row_kernels "$python" benchmarks/row_kernels.py --out "$out/row_kernels.json"
 part peers "$python" benchmarks/peers.py --out "$out/peers.json" --plot "$out/peers.svg" "$@"
 echo
 cat "$out/summary.txt"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from operator import itemgetter
 
 import torch
+from torch import Tensor
 
 from cait_dist.models import Architecture
 from cait_dist.planning.flops import count_macs
+from cait_dist.planning.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
 
-DATASHEET = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
-"""Dense bf16; those of ``cait_dist.planning.gpu_demand``, which needs more packages than a machine may have."""
-FLOPS_PER_MAC = 2
-PASSES_PER_STEP = 3
-_SIDE, _TRIES = 1536, 5
+PRODUCTS: tuple[Callable[[Tensor], Tensor], ...] = (lambda a: a @ a, lambda a: a @ a.T, lambda a: a.T @ a)
+"""Those of a training step: for the gradient of a linear layer's input, for its output, for its weight's gradient.
+Without instructions for bf16 one of them may be ten times as fast as another, and the fastest is the peak."""
+SIDES, TRIES = (192, 384, 768, 1536), 5
+LONGEST = 0.5
+"""Seconds that a product may take; where a larger one would take longer, the peak is that of a smaller one."""
 
 
 def step_flops(arch: Architecture) -> float:
@@ -30,19 +35,31 @@ def block_flops(arch: Architecture) -> float:
 def peak_flops(device: torch.device, precision: str) -> tuple[float | None, str | None]:
     """FLOP per second at best, and where that is known from; None where it is not known."""
     if device.type == "cpu":
-        return _measure(torch.bfloat16 if precision == "bf16" else torch.float32), f"product of {_SIDE}² matrices"
+        rate, side = _rate_of_products(torch.bfloat16 if precision == "bf16" else torch.float32)
+        return rate, f"product of {side}² matrices"
     name = torch.cuda.get_device_name(device)
-    peak = next((peak for kind, peak in DATASHEET.items() if kind in name), None) if precision == "bf16" else None
+    peak = next((peak for kind, peak in PEAK_FLOPS.items() if kind in name), None) if precision == "bf16" else None
     return peak, "datasheet, dense bf16" if peak else None
 
 
-def _measure(dtype: torch.dtype) -> float:
-    """The best of a few square products: of a lone thread by processor time, as everything else is timed."""
+def _rate_of_products(dtype: torch.dtype) -> tuple[float, int]:
+    """Of the largest square product that does not take too long, and its side."""
+    side = SIDES[0]
+    seconds, product = min(((_seconds(product, side, dtype), product) for product in PRODUCTS), key=itemgetter(0))
+    for larger in SIDES[1:]:
+        if seconds * (larger / side) ** 3 > LONGEST:
+            break
+        side, seconds = larger, _seconds(product, larger, dtype)
+    return FLOPS_PER_MAC * side**3 / seconds, side
+
+
+def _seconds(product: Callable[[Tensor], Tensor], side: int, dtype: torch.dtype) -> float:
+    """The best of a few tries: of a lone thread by processor time, as everything else is timed."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    a = torch.randn(_SIDE, _SIDE).to(dtype)
+    a = torch.randn(side, side).to(dtype)
     best = float("inf")
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         began = clock()
-        a @ a
+        product(a)
         best = min(best, clock() - began)
-    return FLOPS_PER_MAC * _SIDE**3 / best
+    return best

@@ -9,13 +9,18 @@ Peaks are those of the datasheets, dense, in bf16. MFU is an assumption that the
 tuned transformers reach 0.3 to 0.5, and too high a guess only makes the input look slower than it is.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from cait_dist.config.model import ModelConfig
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from cait_dist.models import Architecture, architecture
 from cait_dist.models.zoo import VARIANTS
 
 from .flops import count_macs
+
+if TYPE_CHECKING:  # it needs pydantic, which a machine that only looks up a peak may lack
+    from cait_dist.config.model import ModelConfig
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
 """Dense bf16; H100 is the SXM form."""

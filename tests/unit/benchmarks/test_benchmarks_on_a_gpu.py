@@ -44,6 +44,13 @@ def test_options_reach_the_comparison_and_tests_of_trainings_are_left_out_by_nam
         assert f"{name}: left out, it needs deepspeed" in summary
 
 
+def test_every_part_is_done_once_and_what_may_tune_the_kernels_comes_first(tmp_path):
+    _, summary, _ = measure(tmp_path, "nothing")
+    names = [line.partition(":")[0] for line in summary.splitlines()]
+    assert len(set(names)) == len(names)
+    assert names[-3:] == ["row_kernels", "attention", "peers"]
+
+
 def test_a_machine_without_a_gpu_is_told_so(tmp_path):
     status, summary, _ = measure(tmp_path, "is_available")
     assert status == 1

@@ -14,8 +14,9 @@ import torch
 from cait_dist.config import load_config
 from cait_dist.models import architecture
 from cait_dist.ops import available_backends
-from cait_dist.planning.gpu_demand import PEAK_FLOPS
-from parts.peak_rate import DATASHEET, block_flops, step_flops
+from cait_dist.planning.gpu_demand import FLOPS_PER_MAC, PEAK_FLOPS
+from parts import peak_rate
+from parts.peak_rate import block_flops, peak_flops, step_flops
 from parts.peers.batches import largest_that_fits, search_batches
 from parts.peers.contenders import Case, block_contenders, dropping_contenders, recipe_drop_rate, step_contenders
 from parts.peers.memory import _ask, grow_here
@@ -132,8 +133,33 @@ def test_a_fresh_process_that_fails_is_a_result():
     assert failed == "its process ended with 1: killed for memory"
 
 
-def test_peaks_are_those_that_plans_are_made_with():
-    assert DATASHEET == PEAK_FLOPS
+@pytest.mark.parametrize(
+    ("name", "precision", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16", (PEAK_FLOPS["H100"], "datasheet, dense bf16")),
+        ("NVIDIA H100 80GB HBM3", "fp32", (None, None)),
+        ("NVIDIA L4", "bf16", (None, None)),
+    ],
+)
+def test_the_peak_of_a_gpu_is_that_which_plans_are_made_with(monkeypatch, name, precision, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda"), precision) == expected
+
+
+@pytest.mark.parametrize("fastest", peak_rate.PRODUCTS)
+@pytest.mark.parametrize(("rate", "side"), [(4e10, 1536), (1.4e9, 384), (1e6, 192)])
+def test_the_peak_of_a_cpu_is_that_of_its_fastest_large_product_that_does_not_take_too_long(
+    monkeypatch, rate, side, fastest
+):
+    tried = []
+
+    def seconds(product, side, dtype):
+        tried.append((side, FLOPS_PER_MAC * side**3 / rate * (1 if product is fastest else 10)))
+        return tried[-1][1]
+
+    monkeypatch.setattr(peak_rate, "_seconds", seconds)
+    assert peak_flops(CPU, "bf16") == (pytest.approx(rate), f"product of {side}² matrices")
+    assert all(taken <= peak_rate.LONGEST for side, taken in tried if side > peak_rate.SIDES[0])
 
 
 def test_a_step_asks_for_three_forward_passes_and_a_block_for_its_share():
@@ -174,6 +200,7 @@ def test_it_runs_where_there_is_nothing_but_torch_and_timm(tmp_path):
     done = {(row["measurement"], row["contender"]) for row in record["results"] if row["failed"] is None}
     wanted = {(what, who) for what in ("block", "step", "largest-batch") for who in ("timm", "ours chunked")}
     assert done == wanted | {("block", "ours, all computed"), ("block", "ours, 0.3 skipped")}
+    assert all(0 < row["mfu"] < 1 for row in record["results"] if row["failed"] is None)
     failed = {row["contender"]: row["failed"] for row in record["results"] if row["failed"]}
     assert set(failed) == {"deit"}
     assert "has no cait_models.py" in failed["deit"]
