@@ -4,8 +4,9 @@
 
 Written as a composition, autograd keeps three activations of it: the input of GELU, its output for the gradient of W,
 and the layer's own output for the gradient of γ ("Going deeper with Image Transformers", arXiv 2103.17239, section 2).
-Two of them follow from x and the parameters. GELU is computed again (:mod:`.gelu`). And γ is multiplied into W and b beforehand, so
-that y comes straight out of the matrix product, whereupon all gradients follow from M = Gᵀ act(x), with G = ∂L/∂y:
+Two of them follow from x and the parameters. GELU is computed again (:mod:`.gelu`). And γ is multiplied into W and b
+beforehand, so that y comes straight out of the matrix product, whereupon all gradients follow from M = Gᵀ act(x), with
+G = ∂L/∂y:
 
     ∂L/∂W = γ M        ∂L/∂b = γ s        ∂L/∂γ_i = Σ_k W_ik M_ik + b_i s_i        s = Σ_t G_t
     ∂L/∂act(x) = G (γ W)
