@@ -5,7 +5,7 @@ A file holds what one kind of device does at the shapes of the models it was mea
     products    linear layers, forward and backward
     attention   talking-heads attention by backend, likewise
     stream      what surrounds a branch: norm, scale, residual
-    gelu        the activation of the feed-forward network, twice, as the backward pass computes it again
+    gelu        the activation of the feed-forward network, which the backward pass computes again
     bare        steps of a real engine with one token an image, at every ZeRO stage
 
 and a pixel's augmentation. Other shapes take the rate, per multiply-add or per element, of the nearest that was

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cait_dist.augment.pipeline import BatchAugmentation, Purpose
@@ -29,6 +28,7 @@ from cait_dist.models.attention import SelfAttention
 from cait_dist.models.layers import StreamNorm
 from cait_dist.models.residual import add_branch
 from cait_dist.ops import override_backend
+from cait_dist.ops.gelu import gelu, gelu_and_gradient
 
 from .calibration import AttentionTime, BareStep, Both, Calibration, ProductTime, Rates
 
@@ -96,13 +96,12 @@ class StepBench:
         d, m, rows = arch.embed_dim, arch.mlp_hidden, images * arch.num_patches
         shapes = [(rows, d, 3 * d), (rows, d, d), (rows, d, m), (rows, m, d), (images, d, d)]
         stream = self._stream(arch, images, dtype)
-        gelu = self._both(F.gelu, self._random(images, arch.num_patches, m, dtype=dtype))
-        gelu += Both(0.0, gelu.forward)  # computed again in the backward pass
+        hidden = self._random(images, arch.num_patches, m, dtype=dtype)
         return Rates(
             products=tuple(ProductTime(*shape, self._product(*shape, dtype)) for shape in shapes),
             attention=tuple(self._attention(arch, images, backend, dtype) for backend in backends),
             stream=stream * (1 / (rows * d)),
-            gelu=gelu * (1 / (rows * m)),
+            gelu=self._gelu(hidden) * (1 / hidden.numel()),
             bare=tuple(self._without_products(step, arch, dtype) for step in bare),
         )
 
@@ -153,6 +152,12 @@ class StepBench:
         norm = StreamNorm(arch.embed_dim).to(self._device, dtype)
         x = self._random(images, arch.num_patches, arch.embed_dim, dtype=torch.float32)
         return self._both(lambda t: add_branch(t, lambda s, _: norm(s), None, None, 0.0), x, list(norm.parameters()))
+
+    @torch.no_grad()
+    def _gelu(self, x: Tensor) -> Both:
+        """It is computed again in the backward pass."""
+        grad = torch.ones_like(x)
+        return Both(*self._medians(lambda: gelu(x), lambda: gelu_and_gradient(x, grad)))
 
     def _augment(self, config: RunConfig, arch: Architecture, images: int) -> float:
         """What happens to a batch on the device before the network sees it, per pixel."""
