@@ -59,6 +59,13 @@ fi
 part row_kernels "$python" benchmarks/row_kernels.py --out "$out/row_kernels.json"
 part attention "$python" benchmarks/attention.py --out "$out/attention.json"
 part peers "$python" benchmarks/peers.py --out "$out/peers.json" --plot "$out/peers.svg" "$@"
+part recomputation "$python" benchmarks/recomputation.py --precision bf16 --image-size 448 --batch 8 \
+    --out "$out/recomputation.json"
+if has "deepspeed, pydantic, psutil"; then
+    part planner "$python" benchmarks/planner.py --out "$out/planner.json"
+else
+    note "planner: left out, it needs deepspeed and the project's other packages"
+fi
 echo
 cat "$out/summary.txt"
 ! grep -q "status" "$out/summary.txt"

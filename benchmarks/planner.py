@@ -1,10 +1,12 @@
-"""Does a plan come true? Counted memory and predicted time of a step, against real steps on this machine's CPU.
+"""Does a plan come true? Counted memory and predicted time of a step, against real steps on this machine.
 
     OMP_NUM_THREADS=1 python benchmarks/planner.py --out benchmarks/results/planner.json
     OMP_NUM_THREADS=1 python benchmarks/planner.py --only memory
+    python benchmarks/planner.py                            on a GPU, if there is one
 
-Memory: the most that the resident memory of a fresh process grows over a step of `cait train`'s own engine, beside what
-`cait plan` counts for a CPU. Time: `cait bench step` at a configuration's shapes and micro-batch, then its real step;
+Memory: the most that a fresh process grows by over a step of `cait train`'s own engine, in resident memory, or on a GPU
+in that of torch's allocator, beside what `cait plan` counts for such a device. Points of more ranks than there are GPUs
+are left out. Time: `cait bench step` at a configuration's shapes and micro-batch, then its real step;
 with one thread in seconds of the processor, which other work on the machine enters little. And from the rates of all
 *other* configurations, which is what a plan does for shapes that were never measured. A shared machine is slower at
 times, for the rates or for the step: so all of it is done three times, and the middle counts.
@@ -27,6 +29,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cait_dist.models import architecture
 from cait_dist.planning.activation_memory import count_activations
 from cait_dist.planning.calibration import Calibration, load_calibration
@@ -42,6 +46,7 @@ from parts.planner.points import CALIBRATION, CLASSES, CONFIG, CONFIG_FILE, MEMO
 
 PROGRAM = Path(__file__).with_name("parts") / "planner/points.py"
 TIMEOUT = 900
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MALLOC = {"memory": {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}, "time": {}}
 """Where memory is measured glibc returns what is freed at once, so that resident is what is in use. That costs time:
 each array is fetched from the system page by page."""
@@ -62,7 +67,7 @@ def main() -> None:
         folder = Path(name)
         (folder / CONFIG_FILE).write_text(CONFIG)
         if options.only in (None, "memory"):
-            record["memory"] = [_say(memory_row(point, folder)) for point in MEMORY]
+            record["memory"] = [_say(memory_row(point, folder)) for point in MEMORY if _has_devices(point)]
         if options.only in (None, "time"):
             points = [point for point in TIME if point.precision in options.precisions]
             runs = [time_rows(points, folder, options.seconds, options.steps) for _ in range(options.repeats)]
@@ -89,10 +94,18 @@ def counted_bytes(point: Point, folder: Path) -> float:
     config = load(point, folder)
     width = numerics(config.training.precision, point.stage)
     arch = architecture(config.model.name, num_classes=CLASSES, **config.model.overrides)
-    zero = ZeroSetting(point.stage, point.ranks, config.training.zero.bucket_size, device="cpu")
-    backend, gradient = likely_backend(arch, "cpu"), coming_up(width, zero)
-    activations = count_activations(arch, width, point.policy, backend, "cpu", gradient)
+    zero = ZeroSetting(point.stage, point.ranks, config.training.zero.bucket_size, device=DEVICE)
+    backend, gradient = likely_backend(arch, DEVICE), coming_up(width, zero)
+    activations = count_activations(arch, width, point.policy, backend, DEVICE, gradient)
     return count_state(count_params(arch).total, width, zero).peak(activations.peak(point.images))
+
+
+def _has_devices(point: Point) -> bool:
+    gpus = torch.cuda.device_count()
+    if DEVICE == "cpu" or point.ranks <= gpus:
+        return True
+    print(f"{point.model} at stage {point.stage} is left out: it needs {point.ranks} GPUs, here are {gpus}")
+    return False
 
 
 def time_rows(points: list[Point], folder: Path, seconds: float, steps: int) -> list[dict[str, Any]]:
