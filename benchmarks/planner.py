@@ -39,7 +39,7 @@ from cait_dist.planning.numerics import numerics
 from cait_dist.planning.options import likely_backend
 from cait_dist.planning.state_memory import ZeroSetting, coming_up, count_state
 from cait_dist.tracking.code_version import describe_code
-from cait_dist.training.bench_step import predict_alone
+from cait_dist.training.timing.bench_step import predict_alone
 from launch.local import rank_environment
 from parts.circumstances import processor
 from parts.planner.points import CALIBRATION, CLASSES, CONFIG, CONFIG_FILE, MEMORY, TIME, Point, load

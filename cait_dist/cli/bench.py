@@ -47,7 +47,7 @@ def bench_step(
     from cait_dist.config import load_config  # noqa: PLC0415
     from cait_dist.planning.calibration import add_to_file, default_path  # noqa: PLC0415
     from cait_dist.planning.step_table import print_check  # noqa: PLC0415
-    from cait_dist.training.bench_step import bench_step  # noqa: PLC0415
+    from cait_dist.training.timing.bench_step import bench_step  # noqa: PLC0415
 
     path = calibration or default_path()
     loaded = load_config(config, overrides or []).config

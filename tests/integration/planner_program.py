@@ -52,7 +52,7 @@ def main() -> None:
     from cait_dist.config import load_config  # noqa: PLC0415 - loads DeepSpeed
     from cait_dist.planning.batch_plan import BatchPlan  # noqa: PLC0415
     from cait_dist.training.process_group import join  # noqa: PLC0415
-    from cait_dist.training.timed_step import take_steps  # noqa: PLC0415
+    from cait_dist.training.timing.timed_step import take_steps  # noqa: PLC0415
 
     arguments, out = json.loads(sys.argv[1]), Path(sys.argv[2])
     world = join(120)

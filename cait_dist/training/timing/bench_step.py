@@ -18,8 +18,8 @@ from cait_dist.planning.step_bench import StepBench
 from cait_dist.planning.step_time import StepTime, Work, predict_step
 from cait_dist.tracking.code_version import describe_code
 
+from ..process_group import World, join
 from .bare_step import bare_steps
-from .process_group import World, join
 from .timed_step import take_steps
 
 _TIMEOUT = 600.0

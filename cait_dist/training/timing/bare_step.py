@@ -19,7 +19,7 @@ from cait_dist.planning.calibration import BareStep, Phases
 from cait_dist.planning.flops import count_params
 from cait_dist.planning.options import STAGES
 
-from .process_group import World
+from ..process_group import World
 from .timed_step import TimedSteps, take_steps
 
 _IMAGES = 2

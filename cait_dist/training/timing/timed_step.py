@@ -19,13 +19,13 @@ from cait_dist.data.batches import MicroBatch
 from cait_dist.planning.batch_plan import BatchPlan
 from cait_dist.planning.calibration import Phases
 
-from .ema import MovingAverage
-from .initial_model import build_model
-from .parallel import parallelize
-from .plan import image_size_of
-from .process_group import World
-from .step import TrainingStep
-from .zero_partition import ZeroPartition
+from ..ema import MovingAverage
+from ..initial_model import build_model
+from ..parallel import parallelize
+from ..plan import image_size_of
+from ..process_group import World
+from ..step import TrainingStep
+from ..zero_partition import ZeroPartition
 
 
 @dataclass(frozen=True)
