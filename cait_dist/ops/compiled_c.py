@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_FLAGS = ("-fPIC", "-O3", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = ("-fPIC", "-O3", "-fno-math-errno", "-fno-trapping-math", f"-I{Path(__file__).parent}")
 _COMPILERS = ("cc", "gcc", "clang")
 _log = logging.getLogger(__name__)
 

@@ -11,16 +11,13 @@
  * Threads are those of the OpenMP library that the process has loaded already, torch's.
  */
 
-#include <stdint.h>
-#include <string.h>
+#include "vectors.h"
 
 enum { PIECE = 1024 };
 
 static long least(long a, long b) { return a < b ? a : b; }
 
 #if BITS == 16
-
-typedef uint16_t number;
 
 static inline float as_float(uint32_t bits) {
     float f;
@@ -29,7 +26,7 @@ static inline float as_float(uint32_t bits) {
 }
 
 /* To the nearest, to even if there are two; what is not a number stays none. */
-static inline number narrow(float f) {
+static inline number rounded(float f) {
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
     return f != f ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -58,65 +55,36 @@ void gelu_and_gradient(const number *x, const uint32_t *table, number *grad, num
         for (long i = 0; i < length; i++) found[i] = table[x[begin + i]];
         for (long i = 0; i < length; i++) {
             y[begin + i] = (number)found[i];
-            grad[begin + i] = narrow(as_float((uint32_t)grad[begin + i] << 16) * slope(found[i]));
+            grad[begin + i] = rounded(as_float((uint32_t)grad[begin + i] << 16) * slope(found[i]));
         }
     }
 }
 
 #else
 
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
-
-typedef float number;
-typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
-typedef int32_t bits __attribute__((vector_size(VECTOR_BYTES)));
-enum { LANES = VECTOR_BYTES / sizeof(number) };
-
 #define K 0.3f
 static const float TAIL[] = {
     1.109853306e-01f, 1.932755017e-01f, 1.255643415e-01f, 5.714784700e-02f, 1.478423988e-02f,
     -2.751149898e-04f, -1.472207269e-03f, -1.852932522e-04f, 1.384157485e-04f, 3.718004058e-05f,
 };
-static const float EXP2[] = {
-    1.0f, 6.9314718e-1f, 2.4022651e-1f, 5.5504109e-2f, 9.6181291e-3f, 1.3333558e-3f, 1.5403530e-4f, 1.5252733e-5f,
-};
 
 /* A vector of the next numbers, or of as many as there are, and zeros. */
-static inline vector get(const float *from, long count) {
+static inline vector get_some(const float *from, long count) {
     vector v = {0};
     if (count >= LANES) memcpy(&v, from, sizeof v);
     else memcpy(&v, from, count * sizeof *from);
     return v;
 }
 
-static inline void put(float *to, vector v, long count) {
+static inline void put_some(float *to, vector v, long count) {
     if (count >= LANES) memcpy(to, &v, sizeof v);
     else memcpy(to, &v, count * sizeof *to);
 }
 
-static inline vector chosen(bits where, vector a, vector b) { return (vector)(((bits)a & where) | ((bits)b & ~where)); }
-
 static inline vector polynomial(const float *coefficients, int degree, vector x) {
-    vector y = (vector){0} + coefficients[degree];
+    vector y = filled(coefficients[degree]);
     for (int k = degree - 1; k >= 0; k--) y = y * x + coefficients[k];
     return y;
-}
-
-/* 2 to the x, for x <= 0; below the smallest normal number it is zero. */
-static inline vector exp2_of(vector x) {
-    const float to_integer = 0x1.8p23f;
-    bits vanishes = x < -126.0f;
-    x = chosen(vanishes, (vector){0}, x);
-    vector rounded = x + to_integer;
-    vector power = (vector)(((bits)rounded + 127) << 23);
-    vector y = polynomial(EXP2, 7, x - (rounded - to_integer));
-    return chosen(vanishes, (vector){0}, y * power);
 }
 
 /* The share of the normal distribution below x, and E. */
@@ -128,16 +96,16 @@ static inline void distribution(vector x, vector *below, vector *e) {
 }
 
 static inline void gelu_of(const float *x, float *y, long count) {
-    vector v = get(x, count), below, e;
+    vector v = get_some(x, count), below, e;
     distribution(v, &below, &e);
-    put(y, v * below, count);
+    put_some(y, v * below, count);
 }
 
 static inline void gelu_and_gradient_of(const float *x, float *grad, float *y, long count) {
-    vector v = get(x, count), below, e;
+    vector v = get_some(x, count), below, e;
     distribution(v, &below, &e);
-    put(y, v * below, count);
-    put(grad, get(grad, count) * (below + v * e * 0.3989422804014327f), count);
+    put_some(y, v * below, count);
+    put_some(grad, get_some(grad, count) * (below + v * e * 0.3989422804014327f), count);
 }
 
 void gelu(const number *x, const void *table, number *y, long count, int threads) {
