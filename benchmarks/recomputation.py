@@ -40,6 +40,7 @@ def main() -> None:
     manner = Manner(torch.device(options.device), options.precision, options.rounds)
     if manner.device.type == "cpu":
         torch.set_num_threads(manner.threads)
+    record = circumstances(manner.device, manner.threads)
     found = []
     for variant in options.variants:
         arch = architecture(f"cait_{variant}_224", image_size=options.image_size, depth=options.depth)
@@ -51,8 +52,7 @@ def main() -> None:
         del network, views
         free_memory(manner.device)
     if options.out:
-        record = circumstances(manner.device, manner.threads) | {"results": found}
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        options.out.write_text(json.dumps(record | {"results": found}, indent=1) + "\n")
         print(f"wrote {options.out}")
 
 
