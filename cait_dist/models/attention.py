@@ -68,13 +68,17 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(narrow(x, self.qkv))
         qkv = qkv.view(batch, tokens, 3, self.num_heads, -1)  # the 3d outputs are [q | k | v], each by head
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, N, d/H), no copy
-        y = self._attend_mixed(qkv) if self.talking_heads else self._attend(qkv)
+        y = self.attend(qkv)
         y = y.transpose(1, 2).reshape(batch, tokens, dim)
         if self.training and self.drop_rate:  # stands between the projection and its scale
             return scale_outside(F.dropout(self.proj(y), self.drop_rate, self.training), scale)
         return self.proj(y, scale=scale)
 
-    def _attend_mixed(self, qkv: Tensor) -> Tensor:
+    def attend(self, qkv: Tensor) -> Tensor:
+        """What lies between the two linear layers: queries, keys and values (3, B, H, N, d) -> (B, H, N, d)."""
+        if not self.talking_heads:
+            q, k, v = qkv.unbind(0)
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0)
         return talking_heads_attention(
             qkv,
             self.proj_l.weight,
@@ -85,10 +89,6 @@ class SelfAttention(nn.Module):
             dropout_p=self.attn_drop_rate,
             training=self.training,
         )
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        q, k, v = qkv.unbind(0)
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0)
 
 
 class ClassAttention(nn.Module):

@@ -139,8 +139,7 @@ class StepBench:
 
         def attend(x: Tensor) -> Tensor:
             qkv = x.view(images, tokens, 3, heads, width).permute(2, 0, 3, 1, 4)
-            y = layer._attend(qkv) if backend == "plain" else layer._attend_mixed(qkv)
-            return y.transpose(1, 2).reshape(images, tokens, -1)
+            return layer.attend(qkv).transpose(1, 2).reshape(images, tokens, -1)
 
         mixing = [p for name, p in layer.named_parameters() if name.startswith(("proj_l", "proj_w"))]
         with override_backend("eager" if backend == "plain" else backend):
