@@ -119,14 +119,15 @@ def test_other_shapes_are_added_and_the_same_ones_replaced(measured: Calibration
     rates = measured.at("bf16")
     wider = dataclasses.replace(rates.products[0], inner=384, outer=1152)
     again = dataclasses.replace(rates.products[1], seconds=rates.products[1].seconds * 2)
-    newer = dataclasses.replace(rates, products=(wider, again))
+    other = dataclasses.replace(BARE[1], dim=384)
+    newer = dataclasses.replace(rates, products=(wider, again), bare=(other,))
     add_to_file(dataclasses.replace(measured, rates={"bf16": newer}), path)
     found = load_calibration(path).at("bf16").products
     assert wider in found
     assert again in found
     assert rates.products[1] not in found
     assert len(found) == len(rates.products) + 1
-    assert load_calibration(path).at("bf16").bare == rates.bare
+    assert load_calibration(path).at("bf16").bare == (other, *rates.bare)
 
 
 def test_rates_in_another_precision_stay(measured: Calibration, tmp_path: Path) -> None:
