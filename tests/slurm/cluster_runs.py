@@ -111,7 +111,7 @@ def write_profile(
 
 
 def cait(
-    cluster: MiniCluster, *arguments: str | Path, timeout: float = 120, cwd: Path | None = None, **environment: str
+    cluster: MiniCluster, *arguments: str | Path, timeout: float = 300, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `cait …` on the head node."""
     command = [str(CAIT), *map(str, arguments)]
