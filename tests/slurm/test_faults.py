@@ -108,12 +108,12 @@ def disturbed(big_cluster: MiniCluster, undisturbed: ClusterRun, shared_config: 
     slow = slow_steps(folder / "slow", 0.4)
     alone = write_profile(folder, "alone", exclusive=True)
     low = write_profile(folder, "low", exclusive=True, partition="low")
-    short = write_profile(folder, "short", time="1", signal=20)
+    short = write_profile(folder, "short", time="2", signal=20)  # nine jobs that start at once take a minute or more
 
     def go(name: str) -> ClusterRun:
         profile = {"preemption": low, "time_limit": short}.get(name, alone)
         # SLURM needs half a minute to miss a slurmd, and as long to see that time is up.
-        steps = slow | {"TEST_STEP_SECONDS": {"time_limit": "1.2", "slurmd_killed": "1.5"}.get(name, "0.4")}
+        steps = slow | {"TEST_STEP_SECONDS": {"time_limit": "4", "slurmd_killed": "1.5"}.get(name, "0.4")}
         if name == "slow_node":
             steps |= slow_forward_passes(folder / "slow_node", 0.8)
         job = launch(big_cluster, shared_config, profile, *SETTINGS.get(name, ()), name=name, **steps)
