@@ -102,30 +102,24 @@ class StepBench:
             attention=tuple(self._attention(arch, images, backend, dtype) for backend in backends),
             stream=stream * (1 / (rows * d)),
             gelu=self._gelu(hidden) * (1 / hidden.numel()),
-            bare=tuple(self._without_products(step, arch, dtype) for step in bare),
+            bare=self._without_products(bare, arch, dtype),
         )
 
-    def _without_products(self, step: BareStep, arch: Architecture, dtype: torch.dtype) -> BareStep:
+    def _without_products(
+        self, bare: tuple[BareStep, ...], arch: Architecture, dtype: torch.dtype
+    ) -> tuple[BareStep, ...]:
         """Takes out what the products of the self-attention blocks read and write of weights, which the tokens' have.
 
-        Not on a GPU, where a bare step's time is that of its launches.
+        Not on a GPU, where a bare step's time is that of its launches, nor of narrow networks, which have next to none.
         """
-        if self._device.type == "cuda" or step.dim != arch.embed_dim:
-            return step
-        d, m, blocks = arch.embed_dim, arch.mlp_hidden, step.blocks - arch.class_blocks
-        shapes = (d, 3 * d), (d, d), (d, m), (m, d)
-        forward, backward = (
-            blocks * sum(seconds)
-            for seconds in zip(
-                *(vars(self._product(step.tokens, *shape, dtype)).values() for shape in shapes), strict=True
-            )
-        )
-        left = replace(
-            step.seconds,
-            forward=max(0.0, step.seconds.forward - forward),
-            backward=max(0.0, step.seconds.backward - backward),
-        )
-        return replace(step, seconds=left)
+        wide = [step for step in bare if step.dim == arch.embed_dim]
+        if self._device.type == "cuda" or not wide:
+            return bare
+        d, m, tokens = arch.embed_dim, arch.mlp_hidden, wide[0].tokens
+        block = Both(0.0, 0.0)
+        for shape in ((d, 3 * d), (d, d), (d, m), (m, d)):
+            block += self._product(tokens, *shape, dtype)
+        return tuple(_less(step, block * (step.blocks - arch.class_blocks)) if step in wide else step for step in bare)
 
     def _product(self, rows: int, inner: int, outer: int, dtype: torch.dtype) -> Both:
         layer = nn.Linear(inner, outer, device=self._device, dtype=dtype)
@@ -205,6 +199,13 @@ class StepBench:
 
     def _random(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(shape, device=self._device, dtype=dtype)
+
+
+def _less(step: BareStep, products: Both) -> BareStep:
+    seconds = step.seconds
+    forward = max(0.0, seconds.forward - products.forward)
+    backward = max(0.0, seconds.backward - products.backward)
+    return replace(step, seconds=replace(seconds, forward=forward, backward=backward))
 
 
 def _hardware(device: torch.device) -> str:

@@ -43,13 +43,13 @@ def bare_steps(
     """
     count = count_params(arch).total
     depth = max(1, min(arch.depth, _MOST_PARAMETERS * arch.depth // count))
+    ticks = time.process_time if clock == "processor" else time.perf_counter
     networks = ((arch.num_heads, min(arch.depth, _NARROW_DEPTH)), (arch.embed_dim, depth))
     for stage in STAGES:
         say(f"steps without tokens at ZeRO stage {stage}")
         for dim, blocks in networks:
             bare = _without_tokens(config, arch, dim, blocks, stage)
             small = architecture(bare.model.name, num_classes=arch.num_classes, **bare.model.overrides)
-            ticks = time.process_time if clock == "processor" else time.perf_counter
             batches = BatchPlan(_IMAGES, 1, _IMAGES, 1)
             taken = take_steps(bare, world, batches, arch.num_classes, steps, ticks, apart=True)
             params = count_params(small).total
