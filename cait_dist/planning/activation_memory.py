@@ -258,9 +258,12 @@ def _workspace_maps(arch: Architecture, e: int, backend: str) -> int:
 
 
 def _workspace_limit(maps: int, backend: str, device: str) -> int:
-    if backend == "native":
-        return min(maps, native.WORKSPACE_BYTES)  # one image at a time
-    return (fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device]) if maps else 0
+    if not maps:
+        return 0
+    if backend == "native":  # one image at a time, or several small ones
+        together = max(1, _MAPS_AT_ONCE[backend] * native.CACHED_BYTES // maps)
+        return min(maps * together, native.WORKSPACE_BYTES)
+    return fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device]
 
 
 def _gradients(arch: Architecture, tokens: int, e: int, backend: str, device: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class Blocks:
     memory: list[Tensor]
 
     def maps(self, samples: slice, rows: slice) -> list[Tensor]:
-        """The memory as :data:`BUFFERS` maps (H·b, m, N) of one block; they hold what the last block left."""
+        """The memory as maps of one block, (H·b, m, N) or (b·H, m, N); they hold what the last block left."""
         shape = (self.heads * (samples.stop - samples.start), rows.stop - rows.start, self.tokens)
         return [flat[: shape[0] * shape[1] * shape[2]].view(shape) for flat in self.memory]
 

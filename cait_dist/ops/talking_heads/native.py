@@ -6,21 +6,24 @@ by a row pass (:mod:`.native_rows`), and read by the next product:
     forward     S = q kᵀ · S ← A · out = A v
     backward    S again · dA = dO vᵀ · S ← A, dA ← dS · dv, dq, dk
 
-It works on one sample at a time, on as many of its query rows as the workspace holds: the result of a sample does not
-depend on its company. As elsewhere, q, k and v are all that is kept, b_l has no effect and a gradient of exactly zero,
-and what is summed over rows is summed in float32 at least. Narrow maps are rounded twice, where eager rounds them four
-times.
+It works on one sample at a time, on as many of its query rows as the workspace holds, or on several that are small.
+The result of a sample does not depend on its company. As elsewhere, q, k and v are all that is kept, b_l has no effect
+and a gradient of exactly zero, and what is summed over rows is summed in float32 at least. Narrow maps are rounded
+twice, where eager rounds them four times.
 """
 
 import torch
 from torch import Tensor
 
-from .blocks import ranges
+from .blocks import Blocks, ranges
 from .native_rows import RowPasses, row_passes
 
 WORKSPACE_BYTES = 16 * 2**20
 """Bound on the two maps of the backward pass; one query row is the least. More rows make better products, until their
 maps outgrow the caches."""
+CACHED_BYTES = 2**20
+"""Bound on a map of several samples, which are worked on together only as long as a core's own cache holds what lies
+between a product and a row pass. It saves small networks most of the time that calls take."""
 
 
 def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None) -> Tensor:
@@ -29,14 +32,15 @@ def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, wo
     batch, heads, tokens, dim = q.shape
     passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
     out = q.new_empty(batch, tokens, heads, dim)
-    blocks, (memory,) = _blocks(q, 1, workspace_bytes)
-    for sample in range(batch):
-        qs, ks, vs = (_dense(t[sample]) for t in (q, k, v))  # (H, N, d)
-        for rows in blocks:
-            maps = _shaped(memory, heads, rows, tokens)
+    work = cut(q, 1, workspace_bytes)
+    for samples in work.samples:
+        qs, ks, vs = (_as_one(t[samples]) for t in (q, k, v))  # (b H, N, d)
+        for rows in work.rows:
+            (maps,) = work.maps(samples, rows)
             torch.bmm(qs[:, rows], ks.mT, out=maps)
-            passes.forward(maps, w_l, w_w, b_w, scale)
-            out[sample, rows] = torch.bmm(maps, vs).transpose(0, 1)
+            for of_sample in maps.split(heads):
+                passes.forward(of_sample, w_l, w_w, b_w, scale)
+            out[samples, rows] = torch.bmm(maps, vs).unflatten(0, (-1, heads)).transpose(1, 2)
     return out
 
 
@@ -51,27 +55,45 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
     q, k, v = qkv.unbind(0)
-    batch, heads, tokens, _ = q.shape
+    heads = q.shape[1]
     passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
     dqkv = torch.empty_like(qkv)
     dq, dk, dv = dqkv.unbind(0)
     sums = b_w.new_zeros(torch.get_num_threads(), 2 * heads + 1, heads)
-    blocks, memory = _blocks(q, 2, workspace_bytes)
-    for sample in range(batch):
-        qs, ks, vs, dos = (_dense(t[sample]) for t in (q, k, v, do))  # (H, N, d)
-        dks, dvs = _Total(dk[sample], len(blocks)), _Total(dv[sample], len(blocks))
-        for rows in blocks:
-            maps, grads = (_shaped(flat, heads, rows, tokens) for flat in memory)
+    work = cut(q, 2, workspace_bytes)
+    for samples in work.samples:
+        qs, ks, vs, dos = (_as_one(t[samples]) for t in (q, k, v, do))  # (b H, N, d)
+        dks, dvs = _Total(dk[samples], len(work.rows)), _Total(dv[samples], len(work.rows))
+        for rows in work.rows:
+            maps, grads = work.maps(samples, rows)
             torch.bmm(qs[:, rows], ks.mT, out=maps)
             torch.bmm(dos[:, rows], vs.mT, out=grads)
-            passes.backward(maps, grads, w_l, w_w, b_w, scale, sums)
+            for of_sample, of_its_gradient in zip(maps.split(heads), grads.split(heads), strict=True):
+                passes.backward(of_sample, of_its_gradient, w_l, w_w, b_w, scale, sums)
             dvs.add_product(maps.mT, dos[:, rows])
             dks.add_product(grads.mT, qs[:, rows])
-            dq[sample][:, rows] = torch.bmm(grads, ks)
+            dq[samples, :, rows] = torch.bmm(grads, ks).unflatten(0, (-1, heads))
         dks.finish()
         dvs.finish()
     dw_l, dw_w, db_w = (part.sum(0) for part in sums.split([heads, heads, 1], dim=1))
     return dqkv, dw_l, dw_w, db_w.view(heads)
+
+
+def cut(q: Tensor, buffers: int, workspace_bytes: int | None) -> Blocks:
+    """Cuts the attention of a batch and reserves the memory; the same blocks in either pass.
+
+    Args:
+        q: Queries (B, H, N, d).
+        buffers: Maps of a block that are needed at once.
+        workspace_bytes: Bound on two such maps, or None for :data:`WORKSPACE_BYTES`.
+    """
+    batch, heads, tokens, _ = q.shape
+    half = (WORKSPACE_BYTES if workspace_bytes is None else workspace_bytes) // 2
+    row_bytes = heads * tokens * q.element_size()
+    rows = ranges(tokens, max(1, half // row_bytes))
+    samples = ranges(batch, max(1, min(half, CACHED_BYTES) // (row_bytes * tokens)))
+    largest = heads * samples[0].stop * rows[0].stop * tokens
+    return Blocks(samples, rows, heads, tokens, [q.new_empty(largest) for _ in range(buffers)])
 
 
 class _Total:
@@ -93,7 +115,7 @@ class _Total:
 
     def finish(self) -> None:
         assert self._sum is not None
-        self._target.copy_(self._sum)
+        self._target.copy_(self._sum.view(self._target.shape))
 
 
 @torch.compiler.assume_constant_result  # a compiler of the network need not look into the one that is called here
@@ -108,19 +130,6 @@ def _passes(q: Tensor) -> RowPasses:
     return passes
 
 
-def _blocks(q: Tensor, buffers: int, workspace_bytes: int | None) -> tuple[list[slice], list[Tensor]]:
-    """Ranges of query rows, and memory for the maps of the longest; as many rows in either pass."""
-    _, heads, tokens, _ = q.shape
-    budget = WORKSPACE_BYTES if workspace_bytes is None else workspace_bytes
-    blocks = ranges(tokens, max(1, budget // (2 * heads * tokens * q.element_size())))
-    return blocks, [q.new_empty(heads * blocks[0].stop * tokens) for _ in range(buffers)]
-
-
-def _shaped(memory: Tensor, heads: int, rows: slice, tokens: int) -> Tensor:
-    count = rows.stop - rows.start
-    return memory[: heads * count * tokens].view(heads, count, tokens)
-
-
-def _dense(t: Tensor) -> Tensor:
-    """Products of narrow numbers are quicker on dense ones by more than the copy costs; of wide ones they are not."""
-    return t.contiguous() if t.element_size() < 4 else t
+def _as_one(t: Tensor) -> Tensor:
+    """(b, H, N, d) as (b H, N, d). Products of narrow numbers are quicker on dense ones by more than the copy costs."""
+    return (t.contiguous() if t.element_size() < 4 else t).flatten(0, 1)

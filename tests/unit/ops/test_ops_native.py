@@ -10,7 +10,7 @@ from test_ops_cpu_backends import NAMES, error, needs_compiler, results, tensors
 from torch import Tensor
 
 from cait_dist.ops import available_backends, choose_backend, talking_heads_attention
-from cait_dist.ops.talking_heads import native_rows, operator
+from cait_dist.ops.talking_heads import native, native_rows, operator
 
 pytestmark = needs_compiler
 
@@ -80,6 +80,19 @@ def test_a_sample_has_the_same_bits_in_any_company(dtype):
         alone = results(attend, [qkv[sample : sample + 1], *mixing, cotangent[sample : sample + 1]], dtype)
         assert torch.equal(alone[0][0], together[0][sample])
         assert torch.equal(alone[1][0], together[1][sample])
+
+
+@pytest.mark.parametrize(
+    ("workspace", "samples", "rows"),
+    [(None, [7, 7, 6], [64]), (2 * 5 * 2**17, [5] * 4, [64]), (2**17, [1] * 20, [32] * 2), (1, [1] * 20, [1] * 64)],
+)
+def test_samples_are_worked_on_together_as_far_as_cache_and_workspace_hold_them(workspace, samples, rows):
+    q = torch.empty(20, 16, 64, 8, dtype=torch.bfloat16)
+    assert q.shape[1] * q.shape[2] ** 2 * q.element_size() == 2**17
+    work = native.cut(q, 2, workspace)
+    assert [part.stop - part.start for part in work.samples] == samples
+    assert [part.stop - part.start for part in work.rows] == rows
+    assert sum(flat.nbytes for flat in work.memory) == 2 * 2**17 * samples[0] * rows[0] // 64
 
 
 def test_narrow_gradients_of_many_blocks_are_summed_as_precisely_as_one_is_made():

@@ -157,6 +157,8 @@ def test_backends_that_keep_no_maps_differ_in_the_maps_they_work_on() -> None:
     assert native.workspace(1) == native.workspace(1000) == ops_native.WORKSPACE_BYTES
     small = count_activations(architecture("cait_xxs24_224"), WIDTHS["fp32"], "none", "native", "cpu")
     assert small.workspace(1) == small.workspace(1000) == 2 * 4 * 4 * 196**2
+    narrow = count_activations(architecture("cait_xxs24_224"), WIDTHS["bf16"], "none", "native", "cpu")
+    assert [narrow.workspace(images) for images in (1, 3, 1000)] == [n * 2 * 2 * 4 * 196**2 for n in (1, 3, 3)]
     assert 2 * fused.workspace(1) == chunked.workspace(1) == 4 * 2 * 16 * 784**2
     assert fused.workspace(1000) == ops_fused.WORKSPACE_BYTES
 
