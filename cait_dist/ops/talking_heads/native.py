@@ -118,10 +118,14 @@ class _Total:
         self._target.copy_(self._sum.view(self._target.shape))
 
 
-@torch.compiler.assume_constant_result  # a compiler of the network need not look into the one that is called here
 def runs_on(device: torch.device, heads: int, dtype: torch.dtype) -> bool:
     """Whether it can run there; the first time it is asked on a CPU, its passes are compiled."""
     return device.type == "cpu" and row_passes(heads, dtype) is not None
+
+
+# A compiler of the network need not look into the one that is called there. This is all that
+# torch.compiler.assume_constant_result does, after a second in which it loads the whole of torch's compiler.
+vars(runs_on)["_dynamo_marked_constant"] = True
 
 
 def _passes(q: Tensor) -> RowPasses:

@@ -160,12 +160,12 @@ def test_architecture_is_checked_without_a_name():
 
 
 def test_models_need_nothing_but_torch():
-    """The promise to notebooks: no configuration, no DeepSpeed, no MLflow comes along."""
+    """The promise to notebooks: no configuration, no DeepSpeed, no MLflow comes along, nor torch's slow compiler."""
     code = (
         "import sys, cait_dist.models, cait_dist.models.weights, cait_dist.ops;"
         "rooms = {m.split('.')[1] for m in sys.modules if m.startswith('cait_dist.')};"
         "ours = rooms - {'models', 'ops'};"
-        "heavy = {'deepspeed', 'mlflow', 'timm', 'pydantic', 'torchvision'} & set(sys.modules);"
+        "heavy = {'deepspeed', 'mlflow', 'timm', 'pydantic', 'torchvision', 'torch._dynamo'} & set(sys.modules);"
         "sys.exit(str(ours | heavy) if ours | heavy else 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
