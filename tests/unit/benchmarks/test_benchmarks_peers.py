@@ -19,7 +19,7 @@ from parts import peak_rate
 from parts.peak_rate import block_flops, peak_flops, step_flops
 from parts.peers.batches import largest_that_fits, search_batches
 from parts.peers.contenders import Case, block_contenders, dropping_contenders, recipe_drop_rate, step_contenders
-from parts.peers.memory import _ask, grow_here
+from parts.peers.memory import _ask
 from parts.peers.picture import draw
 from parts.timing import Contender, Manner
 
@@ -118,13 +118,20 @@ def test_too_little_memory_for_one_sample_and_other_errors_are_told_apart():
     assert (broken["largest_batch"], broken["failed"]) == (2, "RuntimeError: no room")
 
 
-def test_growth_is_what_a_run_holds_at_most_and_nothing_of_what_was_there_before():
-    kept, weight = torch.ones(50 * 2**18), torch.ones(1, requires_grad=True)
+GROWTH = """
+import json, torch
+from parts.peers.memory import grow_here
+from parts.timing import Contender, Manner
 
-    def run():
-        return (weight * torch.ones(30 * 2**18)).sum() + kept[0]
+kept, weight = torch.ones(50 * 2**18), torch.ones(1, requires_grad=True)
+run = lambda: (weight * torch.ones(30 * 2**18)).sum() + kept[0]
+print(json.dumps(grow_here(lambda: Contender(run, [weight]), Manner(torch.device("cpu"), "fp32", rounds=1))))
+"""
 
-    grown = grow_here(lambda: Contender(run, [weight]), MANNER)["growth_bytes"] / 2**20
+
+def test_growth_is_what_a_run_holds_at_most_and_nothing_of_what_was_there_before(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'benchmarks'}")
+    grown = _ask(["-c", GROWTH])["growth_bytes"] / 2**20
     assert 55 < grown < 95  # two tensors of 30 MiB, perhaps a third in the backward pass
 
 
