@@ -147,4 +147,4 @@ def attention_backend(arch: Architecture, device: torch.device, dtype: torch.dty
     if not arch.talking_heads:
         return "plain"
     tokens = arch.num_patches + int(arch.class_token in ("from_start", "inserted"))
-    return choose_backend(device, dtype, heads=arch.num_heads, tokens=tokens, dropout=arch.attn_drop_rate > 0)
+    return choose_backend(device, dtype, heads=arch.num_heads, tokens=tokens)

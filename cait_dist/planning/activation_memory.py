@@ -68,6 +68,7 @@ class Activations:
         workspace_maps: bytes of all maps of an image that the attention works on at once.
         workspace_limit: bound on those of a batch; 0 where there are none.
         workspace_floor: least that is worked on.
+        workspace_mask: what falls out of an image's map.
     """
 
     kept_per_image: float
@@ -76,10 +77,11 @@ class Activations:
     workspace_maps: int
     workspace_limit: int
     workspace_floor: int
+    workspace_mask: int
 
     def workspace(self, images: int) -> int:
         """Buffers of the attention for a micro-batch."""
-        return max(self.workspace_floor, min(self.workspace_maps * images, self.workspace_limit))
+        return self.workspace_mask + max(self.workspace_floor, min(self.workspace_maps * images, self.workspace_limit))
 
     def kept(self, images: int) -> float:
         """What a micro-batch keeps."""
@@ -156,6 +158,7 @@ def count_activations(
         workspace_maps=maps,
         workspace_limit=_workspace_limit(maps, backend, device),
         workspace_floor=maps if backend == "fused" else 0,
+        workspace_mask=maps // _MAPS_AT_ONCE[backend] if maps and arch.attn_drop_rate else 0,
     )
 
 
@@ -189,7 +192,9 @@ def _attention_branch(arch: Architecture, tokens: int, width: Numerics, backend:
         inside += WIDE * arch.num_heads * tokens
     elif backend == "eager":
         inside += (2 * e + WIDE + (e if e < WIDE else 0)) * pairs
-    dropped = mask * pairs if arch.attn_drop_rate else 0
+    # Where no maps are kept, what falls out of them is drawn again.
+    keeps_maps = backend == "eager" or not arch.talking_heads
+    dropped = mask * pairs if arch.attn_drop_rate and keeps_maps else 0
     return _Branch(_outside(arch, tokens, e), inside + dropped + _behind(arch, tokens, e, mask))
 
 

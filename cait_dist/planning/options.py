@@ -207,7 +207,6 @@ def likely_backend(arch: Architecture, device: str = "cuda") -> str:
         torch.bfloat16,
         heads=arch.num_heads,
         tokens=arch.num_patches,
-        dropout=arch.attn_drop_rate > 0,
     )
     return chosen if chosen in BACKENDS else "chunked"
 

@@ -59,6 +59,19 @@ def test_narrow_it_is_as_near_to_float64_as_eager_is(
     assert_as_precise(results("fused", inputs, dtype), results("eager", inputs, dtype), expected)
 
 
+def test_dropout_takes_the_same_entries_out_of_both_passes_as_block_by_block() -> None:
+    *leaves, cotangent = (t.to("cuda", torch.float32) for t in tensors(3, 4, 196, 48))
+    leaves = [t.requires_grad_() for t in leaves]
+    found = {}
+    for backend in ("fused", "chunked"):
+        torch.manual_seed(1)
+        qkv, mixing = leaves[0].permute(2, 0, 3, 1, 4), leaves[1:]
+        y = talking_heads_attention(qkv, *mixing, scale=0.1, dropout_p=0.3, training=True, backend=backend)
+        found[backend] = [y, *torch.autograd.grad(y, leaves, cotangent)]
+    for name, a, b in zip(NAMES, *found.values(), strict=True):
+        assert torch.equal(a, b) if name == "proj_l.bias" else error(a, b.double()) < 1e-5, name
+
+
 def test_two_calls_give_the_same_bits() -> None:
     inputs = tensors(6, 16, 196, 48)
     for a, b in zip(results("fused", inputs, torch.bfloat16), results("fused", inputs, torch.bfloat16), strict=True):

@@ -20,7 +20,8 @@ This module is the one door to that operation. Behind it stand several backends 
   between the matrix products;
 * :mod:`.fused`: the same on a GPU, with Triton kernels in its place.
 
-The latter three are one operator of torch (:mod:`.operator`), so that a compiler takes them as a single step.
+The latter three are one operator of torch (:mod:`.operator`), so that a compiler takes them as a single step. Dropout
+on the mixed map is a further pass over it (:mod:`.map_dropout`).
 :mod:`.choice` is the one place that decides which of them runs.
 """
 
@@ -56,8 +57,8 @@ def talking_heads_attention(
         proj_w_weight: Mixes the probabilities, (H, H).
         proj_w_bias: (H,), added to every entry of a head's attention map.
         scale: Factor on q kᵀ, usually d ** -0.5.
-        dropout_p: Probability of zeroing an entry of the mixed map; active only when ``training``. Only ``eager`` can
-            do it, and is chosen where it is active.
+        dropout_p: Probability of zeroing an entry of the mixed map; active only when ``training``. What falls out
+            follows from torch's global random numbers, and differs from backend to backend.
         training: Whether dropout is active.
         backend: One of :func:`available_backends`; None leaves the choice to :func:`choose_backend`.
 
@@ -66,8 +67,7 @@ def talking_heads_attention(
         heads of a token copies nothing.
 
     Raises:
-        ValueError: If the inputs do not fit each other, or the backend asked for does not exist, cannot run here or
-            has no dropout.
+        ValueError: If the inputs do not fit each other, or the backend asked for does not exist or cannot run here.
     """
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
     _check_inputs(qkv, *mixing)
@@ -77,12 +77,11 @@ def talking_heads_attention(
         operator.product_dtype(qkv),
         heads=qkv.shape[2],
         tokens=qkv.shape[3],
-        dropout=dropout_p > 0.0,
         backend=backend,
     )
     if chosen == "eager":
         return eager.attend(qkv, *mixing, scale=scale, dropout_p=dropout_p)
-    return operator.attend(qkv, *mixing, scale=scale, backend=chosen)
+    return operator.attend(qkv, *mixing, scale=scale, backend=chosen, dropout_p=dropout_p)
 
 
 def _check_inputs(qkv: Tensor, *mixing: Tensor) -> None:

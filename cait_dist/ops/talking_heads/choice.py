@@ -3,9 +3,9 @@
 In order: what the caller asks for by argument, what :func:`override_backend` asks for, the rule.
 
 The rule: from 196 tokens on, which are all published resolutions (224, 384 and 448 px), ``fused`` on a GPU where its
-kernels run, ``native`` on a CPU where its passes can be compiled, and ``chunked`` elsewhere; ``eager`` below, on other
-devices, and where dropout is active. It looks at the kind of attention only, never at the batch: stochastic depth
-changes the number of samples from block to block, and a block that is computed again must run as it did the first time.
+kernels run, ``native`` on a CPU where its passes can be compiled, and ``chunked`` elsewhere; ``eager`` below, and on
+other devices. It looks at the kind of attention only, never at the batch: stochastic depth changes the number of
+samples from block to block, and a block that is computed again must run as it did the first time.
 
 Speed of native over that of eager, forward and backward, at 8 samples with heads 48 wide:
 
@@ -61,7 +61,6 @@ def choose_backend(
     *,
     heads: int,
     tokens: int,
-    dropout: bool = False,
     backend: str | None = None,
 ) -> str:
     """Says which backend an attention of this kind runs with. The attention itself asks here.
@@ -71,14 +70,13 @@ def choose_backend(
         dtype: That of the products.
         heads: H.
         tokens: N.
-        dropout: Whether dropout is active on the mixed map.
         backend: The explicit wish of the caller, if any.
 
     Returns:
         One of :func:`available_backends`.
 
     Raises:
-        ValueError: If the backend asked for does not exist, cannot run on the device, or has no dropout and should.
+        ValueError: If the backend asked for does not exist or cannot run on the device.
     """
     device = torch.device(device)
     wish = backend or (_overrides[-1] if _overrides else None)
@@ -86,10 +84,8 @@ def choose_backend(
         _check_name(wish)
         if not _can_run(wish, device, heads, dtype):
             raise ValueError(f"the backend {wish} cannot run on {device}: {_NEEDS[wish]}; ask for chunked, or for none")
-        if dropout and wish != "eager":
-            raise ValueError(f"the backend {wish} has no dropout on attention maps: ask for eager, or for none")
         return wish
-    if dropout or device.type not in {"cpu", "cuda"} or tokens < BLOCKS_FROM_TOKENS:
+    if device.type not in {"cpu", "cuda"} or tokens < BLOCKS_FROM_TOKENS:
         return "eager"
     # In Triton's interpreter, the other place where its kernels run, only who asks for them wants them.
     best = "native" if device.type == "cpu" else "fused" if dtype in _FUSED_DTYPES else "chunked"

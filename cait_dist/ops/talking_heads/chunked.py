@@ -17,7 +17,8 @@ Two identities save work and noise:
 
 * b_l is constant along a row of logits, so the softmax cancels it: it is left out, and db_l is exactly zero.
 * b_w adds a constant to every entry of a map, a term of rank one: out_o += b_w[o] · Σ_j v_o[j]. Hence
-  dv_o[j] += b_w[o] · Σ_i dO_o[i] and db_w[o] = ⟨Σ_i dO_o[i], Σ_j v_o[j]⟩, without any N × N work.
+  dv_o[j] += b_w[o] · Σ_i dO_o[i] and db_w[o] = ⟨Σ_i dO_o[i], Σ_j v_o[j]⟩, without any N × N work. (Dropout on the
+  map takes that away.)
 
 Narrow inputs have narrow maps, as in eager; the softmax computes in float32 inside, and what is summed over blocks is
 summed in float32 at least. ``scale`` multiplies q and not W_l, where it would cost nothing: a rounding error of W_l is
@@ -30,12 +31,21 @@ import torch
 from torch import Tensor
 
 from .blocks import cut_into_blocks
+from .map_dropout import MapDropout
 
 WORKSPACE_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 """Size of all block buffers together. A CPU wants them in its cache, a GPU wants kernels that outlast their launch."""
 
 
-def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None) -> Tensor:
+def forward(
+    qkv: Tensor,
+    w_l: Tensor,
+    w_w: Tensor,
+    b_w: Tensor,
+    scale: float,
+    workspace_bytes: int | None,
+    dropout: MapDropout | None,
+) -> Tensor:
     """Attends, outside autograd.
 
     Args:
@@ -46,6 +56,7 @@ def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, wo
         scale: Factor on q kᵀ.
         workspace_bytes: Bound on the block buffers; None takes :data:`WORKSPACE_BYTES`. One query row of one sample is
             the least that is worked on, even if it needs more.
+        dropout: On the mixed map, or None.
 
     Returns:
         (B, N, H, d).
@@ -53,7 +64,8 @@ def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, wo
     q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
     out = q.new_empty(batch, tokens, heads, dim)
-    offset = v.sum(2, dtype=b_w.dtype) * b_w.view(heads, 1)  # (B, H, d), the term of rank one
+    # (B, H, d), the term of rank one, which it is no more where some of it is dropped.
+    offset = v.sum(2, dtype=b_w.dtype) * b_w.view(heads, 1) if dropout is None else None
     blocks = cut_into_blocks(q, _budget(q, workspace_bytes))
     for samples in blocks.samples:
         qs, ks, vs = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples]))
@@ -61,7 +73,9 @@ def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, wo
             probs, maps, *_ = blocks.maps(samples, rows)
             _probabilities(qs[:, rows], ks, w_l, logits=maps, scores=probs, out=probs)
             _mix(w_w, probs, out=maps)
-            _store(torch.bmm(maps, vs), out.transpose(1, 2)[samples, :, rows], offset[samples])
+            if dropout is not None:
+                _Dropped(dropout, samples, rows, b_w).finish_map(maps)
+            _store(torch.bmm(maps, vs), out.transpose(1, 2)[samples, :, rows], offset, samples)
     return out
 
 
@@ -73,6 +87,7 @@ def backward(
     b_w: Tensor,
     scale: float,
     workspace_bytes: int | None,
+    dropout: MapDropout | None,
 ) -> tuple[Tensor, ...]:
     """Differentiates, outside autograd.
 
@@ -84,6 +99,7 @@ def backward(
         b_w: See there.
         scale: See there.
         workspace_bytes: See there.
+        dropout: See there.
 
     Returns:
         Gradients by qkv, laid out as it is, and by w_l, w_w and b_w, in the dtype of b_w.
@@ -92,21 +108,24 @@ def backward(
     heads = q.shape[1]
     dqkv = torch.empty_like(qkv)
     dq, dk, dv = dqkv.unbind(0)
-    dw_l, dw_w = (torch.zeros_like(w_l, dtype=b_w.dtype) for _ in range(2))
-    do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
-    offset = do_sum * b_w.view(heads, 1)
+    dw_l, dw_w, db_w = (torch.zeros_like(w, dtype=b_w.dtype) for w in (w_l, w_w, b_w))
+    offset = None
+    if dropout is None:
+        do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
+        offset, db_w = do_sum * b_w.view(heads, 1), (do_sum * v_sum).sum((0, 2))
     blocks = cut_into_blocks(q, _budget(q, workspace_bytes))
     for samples in blocks.samples:
         qs, ks, vs, dos = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples], do[samples]))
         dks, dvs = (torch.zeros_like(qs, dtype=b_w.dtype) for _ in range(2))
-        sums = _Sums(dks, dvs, dw_l, dw_w)
+        sums = _Sums(dks, dvs, dw_l, dw_w, db_w)
         for rows in blocks.rows:
             maps = blocks.maps(samples, rows)
-            dqs = _backward_block(qs[:, rows], ks, vs, dos[:, rows], w_l, w_w, maps, sums)
+            dropped = None if dropout is None else _Dropped(dropout, samples, rows, b_w)
+            dqs = _backward_block(qs[:, rows], ks, vs, dos[:, rows], w_l, w_w, maps, sums, dropped)
             _store(dqs.mul_(scale), dq[samples, :, rows])
         _store(dks, dk[samples])
-        _store(dvs, dv[samples], offset[samples])
-    return dqkv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
+        _store(dvs, dv[samples], offset, samples)
+    return dqkv, dw_l, dw_w, db_w
 
 
 def _budget(q: Tensor, workspace_bytes: int | None) -> int:
@@ -116,23 +135,58 @@ def _budget(q: Tensor, workspace_bytes: int | None) -> int:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Gradients to which every block adds: (H·b, N, d) and (H, H), float32 at least."""
+    """Gradients to which every block adds: (H·b, N, d), (H, H) and (H,), float32 at least."""
 
     dk: Tensor
     dv: Tensor
     dw_l: Tensor
     dw_w: Tensor
+    db_w: Tensor
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """Dropout on one block, whose maps (H·b, m, N) have to have b_w in them."""
+
+    dropout: MapDropout
+    samples: slice
+    rows: slice
+    b_w: Tensor
+
+    def finish_map(self, maps: Tensor) -> None:
+        """From W_w P to what multiplies v."""
+        maps.view(len(self.b_w), -1).add_(self.b_w.view(-1, 1))
+        self._drop_(maps)
+
+    def finish_gradient(self, grads: Tensor, db_w: Tensor) -> None:
+        """From the gradient of what multiplies v to dA, and its part of db_w."""
+        self._drop_(grads)
+        db_w.add_(grads.view(len(self.b_w), -1).sum(1, dtype=db_w.dtype))
+
+    def _drop_(self, maps: Tensor) -> None:
+        self.dropout.drop_(maps.unflatten(0, (len(self.b_w), -1)).transpose(0, 1), self.samples, self.rows)
 
 
 def _backward_block(
-    q: Tensor, k: Tensor, v: Tensor, do: Tensor, w_l: Tensor, w_w: Tensor, maps: list[Tensor], sums: _Sums
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    do: Tensor,
+    w_l: Tensor,
+    w_w: Tensor,
+    maps: list[Tensor],
+    sums: _Sums,
+    dropped: _Dropped | None,
 ) -> Tensor:
     """Adds the part of m query rows to the sums; returns the gradient (H·b, m, d) of these rows of scale · q."""
     scores, probs, left, right = maps
     _probabilities(q, k, w_l, logits=left, scores=scores, out=probs)
     _mix(w_w, probs, out=left)  # A
-    _add_product(sums.dv, left.transpose(1, 2), do)
     torch.bmm(do, v.transpose(1, 2), out=right)  # dA
+    if dropped is not None:
+        dropped.finish_map(left)
+        dropped.finish_gradient(right, sums.db_w)
+    _add_product(sums.dv, left.transpose(1, 2), do)
     sums.dw_w.add_(_inner_products(right, probs, len(w_w)))
     _mix(w_w.t(), right, out=left)  # dP
     torch.ops.aten._softmax_backward_data.out(left, probs, -1, probs.dtype, grad_input=right)  # dL
@@ -171,10 +225,10 @@ def _heads_first(t: Tensor) -> Tensor:
     return t.transpose(0, 1).flatten(0, 1)
 
 
-def _store(source: Tensor, target: Tensor, offset: Tensor | None = None) -> None:
-    """Writes (H·b, n, d), plus an offset (b, H, d) that is the same for all n, to (b, H, n, d)."""
+def _store(source: Tensor, target: Tensor, offset: Tensor | None = None, samples: slice | None = None) -> None:
+    """Writes (H·b, n, d), plus the samples' part of an offset (B, H, d) that is the same for all n, to (b, H, n, d)."""
     samples_first = source.unflatten(0, (target.shape[1], -1)).transpose(0, 1)
     if offset is None:
         target.copy_(samples_first)
     else:
-        torch.add(samples_first, offset.unsqueeze(2), out=target)
+        torch.add(samples_first, offset[samples].unsqueeze(2), out=target)

@@ -10,7 +10,8 @@ q, k and v are all that is kept. Recomputing the logits tile by tile, as FlashAt
 CaiT: all heads of a tile have to be at hand, and H · d numbers of a key are as many as the N logits of a row that it
 would save reading.
 
-As in :mod:`.chunked`, b_l has no effect and a gradient of exactly zero, and that of b_w needs no map. Products of
+As in :mod:`.chunked`, b_l has no effect and a gradient of exactly zero, and that of b_w needs no map (but where some of
+it is dropped). Products of
 float32 take TF32 where torch's own would.
 """
 
@@ -23,14 +24,25 @@ import torch
 from torch import Tensor
 
 from .blocks import ranges
+from .map_dropout import MapDropout
 from .tuning import Launch, launch_for
 
 WORKSPACE_BYTES = 512 * 2**20
 """Bound on the maps of a chunk, one in the forward pass and two in the backward pass; one sample is the least."""
 LOG2_E = math.log2(math.e)
+WHOLE = slice(0, None)
+"""All rows of a map, which are never divided here."""
 
 
-def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None) -> Tensor:
+def forward(
+    qkv: Tensor,
+    w_l: Tensor,
+    w_w: Tensor,
+    b_w: Tensor,
+    scale: float,
+    workspace_bytes: int | None,
+    dropout: MapDropout | None,
+) -> Tensor:
     """Attends; arguments and result as :func:`cait_dist.ops.talking_heads.chunked.forward`."""
     q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
@@ -40,6 +52,8 @@ def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, wo
         qs, ks, vs = (t[samples].flatten(0, 1) for t in (q, k, v))  # (b·H, N, d)
         torch.bmm(qs, ks.mT, out=maps)
         _forward_rows(maps, w_l, w_w, b_w, scale, launch)
+        if dropout is not None:
+            dropout.drop_(maps.unflatten(0, (-1, heads)), samples, WHOLE)
         out.transpose(1, 2)[samples] = torch.bmm(maps, vs).unflatten(0, (-1, heads))
     return out
 
@@ -52,25 +66,33 @@ def backward(
     b_w: Tensor,
     scale: float,
     workspace_bytes: int | None,
+    dropout: MapDropout | None,
 ) -> tuple[Tensor, ...]:
     """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
     q, k, v = qkv.unbind(0)
     heads = q.shape[1]
     dqkv = torch.empty_like(qkv)
     dq, dk, dv = dqkv.unbind(0)
-    dw_l, dw_w = (torch.zeros_like(w_l, dtype=b_w.dtype) for _ in range(2))
+    dw_l, dw_w, db_w = (torch.zeros_like(w, dtype=b_w.dtype) for w in (w_l, w_w, b_w))
     launch = launch_for("backward_rows", q, heads)
     for samples, (maps, grads) in _chunks(q, 2, workspace_bytes):
         qs, ks, vs, dos = (t[samples].flatten(0, 1) for t in (q, k, v, do))
         torch.bmm(qs, ks.mT, out=maps)
         torch.bmm(dos, vs.mT, out=grads)
+        if dropout is not None:
+            dropout.drop_(grads.unflatten(0, (-1, heads)), samples, WHOLE)
+            db_w += grads.unflatten(0, (-1, heads)).sum((0, 2, 3), dtype=b_w.dtype)
         parts = _backward_rows(maps, grads, w_l, w_w, b_w, scale, launch)
         dw_l += parts[0]
         dw_w += parts[1]
+        if dropout is not None:
+            dropout.drop_(maps.unflatten(0, (-1, heads)), samples, WHOLE)
         for target, a, b in ((dv, maps.mT, dos), (dq, grads, ks), (dk, grads.mT, qs)):
             target[samples] = torch.bmm(a, b).unflatten(0, (-1, heads))
-    do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
-    return dqkv, dw_l, dw_w, (do_sum * v_sum).sum((0, 2))
+    if dropout is None:
+        do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
+        db_w = (do_sum * v_sum).sum((0, 2))
+    return dqkv, dw_l, dw_w, db_w
 
 
 def _chunks(q: Tensor, buffers: int, workspace_bytes: int | None) -> Iterator[tuple[slice, list[Tensor]]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .blocks import Blocks, ranges
+from .map_dropout import MapDropout
 from .native_rows import RowPasses, row_passes
 
 WORKSPACE_BYTES = 16 * 2**20
@@ -26,7 +27,15 @@ CACHED_BYTES = 2**20
 between a product and a row pass. It saves small networks most of the time that calls take."""
 
 
-def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, workspace_bytes: int | None) -> Tensor:
+def forward(
+    qkv: Tensor,
+    w_l: Tensor,
+    w_w: Tensor,
+    b_w: Tensor,
+    scale: float,
+    workspace_bytes: int | None,
+    dropout: MapDropout | None,
+) -> Tensor:
     """Attends; arguments and result as :func:`cait_dist.ops.talking_heads.chunked.forward`."""
     q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
@@ -40,6 +49,8 @@ def forward(qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, wo
             torch.bmm(qs[:, rows], ks.mT, out=maps)
             for of_sample in maps.split(heads):
                 passes.forward(of_sample, w_l, w_w, b_w, scale)
+            if dropout is not None:
+                dropout.drop_(maps.unflatten(0, (-1, heads)), samples, rows)
             out[samples, rows] = torch.bmm(maps, vs).unflatten(0, (-1, heads)).transpose(1, 2)
     return out
 
@@ -52,6 +63,7 @@ def backward(
     b_w: Tensor,
     scale: float,
     workspace_bytes: int | None,
+    dropout: MapDropout | None,
 ) -> tuple[Tensor, ...]:
     """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
     q, k, v = qkv.unbind(0)
@@ -68,8 +80,12 @@ def backward(
             maps, grads = work.maps(samples, rows)
             torch.bmm(qs[:, rows], ks.mT, out=maps)
             torch.bmm(dos[:, rows], vs.mT, out=grads)
+            if dropout is not None:
+                dropout.drop_(grads.unflatten(0, (-1, heads)), samples, rows)
             for of_sample, of_its_gradient in zip(maps.split(heads), grads.split(heads), strict=True):
                 passes.backward(of_sample, of_its_gradient, w_l, w_w, b_w, scale, sums)
+            if dropout is not None:
+                dropout.drop_(maps.unflatten(0, (-1, heads)), samples, rows)
             dvs.add_product(maps.mT, dos[:, rows])
             dks.add_product(grads.mT, qs[:, rows])
             dq[samples, :, rows] = torch.bmm(grads, ks).unflatten(0, (-1, heads))

@@ -8,7 +8,7 @@ Queries, keys and values are one tensor, as the layer before makes them, and so 
 three would have to be joined again by copying.
 
 What is kept for the backward pass: these, and copies of the two (H, H) matrices and of b_w. Copies, not the
-parameters: a partitioned parameter may be gone by then.
+parameters: a partitioned parameter may be gone by then. Of dropout, its seed is kept.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, library
 
 from . import chunked, fused, native
+from .map_dropout import MapDropout, draw_seed
 
 _IMPLEMENTATIONS = {"chunked": chunked, "fused": fused, "native": native}
 
@@ -30,9 +31,10 @@ def attend(
     *,
     scale: float,
     backend: str,
+    dropout_p: float = 0.0,
     workspace_bytes: int | None = None,
 ) -> Tensor:
-    """Computes :func:`cait_dist.ops.talking_heads_attention` without dropout; arguments as there.
+    """Computes :func:`cait_dist.ops.talking_heads_attention` as in training; arguments as there.
 
     Args:
         qkv: (3, B, H, N, d), in any layout.
@@ -42,6 +44,7 @@ def attend(
         proj_w_bias: (H,).
         scale: Factor on q kᵀ.
         backend: ``chunked``, ``native`` or ``fused``.
+        dropout_p: Probability of zeroing an entry of the mixed map.
         workspace_bytes: Bound on the maps that exist at once; None takes the backend's own. The least that is worked
             on may need more.
 
@@ -49,7 +52,9 @@ def attend(
         (B, H, N, d), laid out as (B, N, H, d).
     """
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
-    return _forward(qkv.to(product_dtype(qkv)), *mixing, scale, backend, workspace_bytes).transpose(1, 2)
+    seed = draw_seed() if dropout_p else None
+    call = scale, backend, workspace_bytes, dropout_p, seed
+    return _forward(qkv.to(product_dtype(qkv)), *mixing, *call).transpose(1, 2)
 
 
 def product_dtype(qkv: Tensor) -> torch.dtype:
@@ -69,11 +74,14 @@ def _forward(
     scale: float,
     backend: str,
     workspace_bytes: int | None,
+    dropout_p: float,
+    seed: Tensor | None,
 ) -> Tensor:
     """From (3, B, H, N, d) to (B, N, H, d)."""
     w_l, w_w = (t.to(qkv.dtype).contiguous() for t in (proj_l_weight, proj_w_weight))
     with torch.autocast(qkv.device.type, enabled=False):
-        return _IMPLEMENTATIONS[backend].forward(qkv, w_l, w_w, proj_w_bias.to(_wide(qkv)), scale, workspace_bytes)
+        mixing = w_l, w_w, proj_w_bias.to(_wide(qkv))
+        return _IMPLEMENTATIONS[backend].forward(qkv, *mixing, scale, workspace_bytes, _dropout(dropout_p, seed))
 
 
 @_forward.register_fake
@@ -92,10 +100,13 @@ def _backward(
     scale: float,
     backend: str,
     workspace_bytes: int | None,
+    dropout_p: float,
+    seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by qkv (3, B, H, N, d), laid out as it is, and by w_l, w_w and b_w, in float32 at least."""
+    call = scale, workspace_bytes, _dropout(dropout_p, seed)
     with torch.autocast(qkv.device.type, enabled=False):  # the caller may still be, or only now be, inside one
-        return _IMPLEMENTATIONS[backend].backward(do.transpose(1, 2), qkv, w_l, w_w, b_w, scale, workspace_bytes)
+        return _IMPLEMENTATIONS[backend].backward(do.transpose(1, 2), qkv, w_l, w_w, b_w, *call)
 
 
 @_backward.register_fake
@@ -104,21 +115,27 @@ def _(do: Tensor, qkv: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, *_: Any) -
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    qkv, *mixing, scale, backend, workspace_bytes = inputs
+    qkv, *mixing = inputs[:5]
+    *call, seed = inputs[5:]
     w_l, _, w_w, b_w = mixing
     kept = (w_l.to(qkv.dtype, copy=True), w_w.to(qkv.dtype, copy=True), b_w.to(_wide(qkv), copy=True))
-    ctx.save_for_backward(qkv, *(t.contiguous() for t in kept))
-    ctx.call = scale, backend, workspace_bytes
+    ctx.save_for_backward(qkv, *(t.contiguous() for t in kept), seed)
+    ctx.call = call
     ctx.dtypes = [t.dtype for t in mixing]
 
 
 def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    dqkv, dw_l, dw_w, db_w = _backward(grad_out, *ctx.saved_tensors, *ctx.call)
+    *kept, seed = ctx.saved_tensors
+    dqkv, dw_l, dw_w, db_w = _backward(grad_out, *kept, *ctx.call, seed)
     parameters = (dw_l, torch.zeros_like(db_w), dw_w, db_w)
-    return dqkv, *(g.to(dtype) for g, dtype in zip(parameters, ctx.dtypes, strict=True)), None, None, None
+    return dqkv, *(g.to(dtype) for g, dtype in zip(parameters, ctx.dtypes, strict=True)), *[None] * 5
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _dropout(p: float, seed: Tensor | None) -> MapDropout | None:
+    return None if seed is None else MapDropout(p, int(seed))
 
 
 def _wide(qkv: Tensor) -> torch.dtype:

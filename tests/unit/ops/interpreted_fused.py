@@ -8,7 +8,18 @@ from functools import partial
 
 import pytest
 import torch
-from test_ops_cpu_backends import NAMES, assert_as_precise, error, results, saved_bytes, tensors
+from test_ops_cpu_backends import (
+    NAMES,
+    P,
+    assert_as_precise,
+    dropping,
+    eager_with,
+    error,
+    factors_of_dropout,
+    results,
+    saved_bytes,
+    tensors,
+)
 from torch import Tensor
 
 from cait_dist.ops import available_backends, choose_backend, talking_heads_attention
@@ -45,6 +56,19 @@ def test_sample_by_sample_it_computes_the_same():
     inputs = tensors(3, 3, 5, 4)
     expected = results(eager.attend, inputs, torch.float64)
     assert_equal(results(fused, inputs, torch.float64, workspace_bytes=1), expected, torch.float64, 1e-12)
+
+
+@pytest.mark.parametrize("workspace", [None, 1])
+def test_dropout_takes_the_same_entries_out_of_both_passes(workspace):
+    """Also where the backward pass has two maps, and goes through the batch in smaller steps than the forward pass."""
+    inputs = tensors(3, 3, 12, 8)
+    factors = factors_of_dropout(fused, inputs, workspace_bytes=workspace)
+    assert 0 < (factors == 0).double().mean() < 1
+    expected = results(eager_with((factors != 0).double() / (1 - P)), inputs, torch.float64)
+    one_and_a_half = 3 * 3 * 12**2 * 8
+    for size in (workspace, one_and_a_half):
+        ours = results(dropping(fused), inputs, torch.float64, workspace_bytes=size)
+        assert_equal(ours, expected, torch.float64, 1e-12)
 
 
 def test_any_layout_is_taken():

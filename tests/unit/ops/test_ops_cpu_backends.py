@@ -178,6 +178,108 @@ def test_recomputed_in_the_backward_pass_it_gives_the_same_bits(attend):
     assert all(torch.equal(a, b) for a, b in zip(plain, recomputed, strict=True))
 
 
+P = 0.3
+
+
+def dropping(attend: Attend) -> Attend:
+    """The same, with dropout from the same random numbers each time."""
+
+    def attend_again(*args: Tensor, **options: Any) -> Tensor:
+        torch.manual_seed(1)
+        return attend(*args, dropout_p=P, **options)
+
+    return attend_again
+
+
+def factors_of_dropout(attend: Attend, inputs: list[Tensor], **options: Any) -> Tensor:
+    """What entries of the map (B, H, N, N) are multiplied with, read off by values that are the unit vectors."""
+    qkv, *mixing, _ = inputs
+    tokens = qkv.shape[1]
+    qkv = torch.nn.functional.pad(qkv, (0, tokens - qkv.shape[-1])).permute(2, 0, 3, 1, 4)
+    shown = torch.stack((*qkv[:2], torch.eye(tokens, dtype=qkv.dtype).expand_as(qkv[2])))
+    full, dropped = (a(shown, *mixing, scale=1.0, **options) for a in (attend, dropping(attend)))
+    return torch.where(dropped == 0, 0.0, dropped / full)
+
+
+def eager_with(factors: Tensor) -> Attend:
+    """The definition, with these entries of the map dropped."""
+
+    def attend(qkv: Tensor, *mixing: Tensor, scale: float) -> Tensor:
+        q, k, v = qkv.unbind(0)
+        unit = torch.eye(q.shape[2], dtype=q.dtype).expand(*q.shape[:3], -1)
+        pad = (0, unit.shape[-1] - q.shape[-1])
+        q, k = (torch.nn.functional.pad(t, pad) for t in (q, k))
+        return (eager.attend(torch.stack((q, k, unit)), *mixing, scale=scale) * factors) @ v
+
+    return attend
+
+
+DROPOUT_SHAPE = (3, 4, 48, 8)
+
+
+@pytest.mark.parametrize("samples_at_once", [None, 2, 1 / 3])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_dropout_takes_the_same_entries_out_of_both_passes(attend, dtype, tolerance, samples_at_once):
+    inputs = tensors(*DROPOUT_SHAPE)
+    options = {"workspace_bytes": workspace_for(inputs, dtype, samples_at_once)}
+    given = [t.to(dtype) for t in inputs]
+    factors = factors_of_dropout(attend, given, **options)
+    expected = results(eager_with((factors != 0).double() / (1 - P)), inputs, torch.float64)
+    ours = results(dropping(attend), inputs, dtype, **options)
+    for name, a, b in zip(NAMES, ours, expected, strict=True):
+        if name == "proj_l.bias":
+            assert torch.equal(a, torch.zeros_like(a))
+        else:
+            assert error(a, b) < tolerance, name
+
+
+def test_dropout_is_by_chance_everywhere(attend):
+    inputs = tensors(*DROPOUT_SHAPE)
+    for workspace in (None, workspace_for(inputs, torch.float64, 1 / 3)):
+        factors = factors_of_dropout(attend, inputs, workspace_bytes=workspace)
+        torch.testing.assert_close(factors[factors != 0], torch.full_like(factors[factors != 0], 1 / (1 - P)))
+        assert (factors == 0).double().mean() == pytest.approx(P, abs=4 * (P * (1 - P) / factors.numel()) ** 0.5)
+        rows = factors.flatten(0, 2)
+        assert len(rows.unique(dim=0)) == len(rows), "no two rows have the same entries"
+
+
+def test_dropout_follows_torchs_random_numbers_and_is_drawn_anew_by_each_call(attend):
+    qkv, *mixing, _ = tensors(2, 4, 20, 8)
+    qkv = qkv.permute(2, 0, 3, 1, 4)
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        drawn.append([attend(qkv, *mixing, scale=0.4, dropout_p=P) for _ in range(2)])
+    assert not torch.equal(*drawn[0])
+    assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+
+
+def test_dropout_comes_out_the_same_where_activations_are_computed_again(attend):
+    inputs = tensors(2, 4, 49, 8)
+    plain = results(dropping(attend), inputs, torch.float32)
+
+    def recomputed(*args: Tensor, scale: float) -> Tensor:
+        torch.manual_seed(1)
+        run = partial(attend, scale=scale, dropout_p=P)
+        return checkpoint(run, *args, use_reentrant=False)
+
+    assert all(torch.equal(a, b) for a, b in zip(plain, results(recomputed, inputs, torch.float32), strict=True))
+
+
+def test_dropout_breaks_no_graph(attend):
+    qkv, *mixing, _ = tensors(2, 4, 20, 8)
+    leaf = qkv.permute(2, 0, 3, 1, 4).float().requires_grad_()
+    mixing = [t.float() for t in mixing]
+    drop = partial(attend, scale=0.4, dropout_p=P)
+
+    def gradient(run: Attend) -> Tensor:
+        torch.manual_seed(1)
+        return torch.autograd.grad(run(leaf, *mixing).square().sum(), leaf)[0]
+
+    compiled = torch.compile(drop, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(gradient(compiled), gradient(drop))
+
+
 def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed(attend):
     """ZeRO-3 empties parameters between forward and backward, and fills them again just in time or not at all."""
     qkv, *mixing, cotangent = tensors(2, 4, 10, 6)

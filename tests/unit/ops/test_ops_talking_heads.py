@@ -94,13 +94,14 @@ def test_wide_parameters_and_narrow_tokens_mix_in_the_dtype_of_the_tokens():
     assert y.dtype == torch.bfloat16
 
 
-def test_dropout_zeroes_entries_of_the_mixed_map_in_training_only():
+@pytest.mark.parametrize("backend", available_backends())
+def test_dropout_zeroes_entries_of_the_mixed_map_in_training_only(backend):
     qkv, wl, bl, ww, bw = inputs()
     q, k, _ = torch.nn.functional.pad(qkv, (0, N - D))
     qkv = torch.stack((q, k, torch.eye(N, dtype=torch.float64).expand(2, H, N, N)))  # v shows the map itself
     full = talking_heads_attention(qkv, wl, bl, ww, bw, scale=0.4, dropout_p=0.5)
     torch.manual_seed(0)
-    dropped = talking_heads_attention(qkv, wl, bl, ww, bw, scale=0.4, dropout_p=0.5, training=True, backend="eager")
+    dropped = talking_heads_attention(qkv, wl, bl, ww, bw, scale=0.4, dropout_p=0.5, training=True, backend=backend)
     zero = dropped == 0
     assert 0.3 < zero.double().mean() < 0.7
     torch.testing.assert_close(dropped[~zero], 2 * full[~zero])

@@ -30,6 +30,7 @@ MODELS = {
     "plain heads": ("cait_xxs24_224", SMALL | {"talking_heads": False}),
     "pooled, no norm": ("cait_xxs24_224", SMALL | {"class_token": "average_pooling", "residual": "rezero"}),
     "dropout": ("cait_xxs24_224", SMALL | {"drop_rate": 0.1}),
+    "dropout on maps": ("cait_xxs24_224", SMALL | {"attn_drop_rate": 0.1}),
     "dropped paths": ("cait_xxs24_224", SMALL | {"drop_path_rate": 0.25}),
 }
 IMAGES = 4
@@ -159,6 +160,9 @@ def test_backends_that_keep_no_maps_differ_in_the_maps_they_work_on() -> None:
     assert small.workspace(1) == small.workspace(1000) == 2 * 4 * 4 * 196**2
     narrow = count_activations(architecture("cait_xxs24_224"), WIDTHS["bf16"], "none", "native", "cpu")
     assert [narrow.workspace(images) for images in (1, 3, 1000)] == [n * 2 * 2 * 4 * 196**2 for n in (1, 3, 3)]
+    dropped = count_activations(architecture("cait_m48_448", attn_drop_rate=0.1), WIDTHS["bf16"], "none", "fused")
+    assert dropped.kept_per_image == fused.kept_per_image
+    assert dropped.workspace(1) == 1.5 * fused.workspace(1)
     assert 2 * fused.workspace(1) == chunked.workspace(1) == 4 * 2 * 16 * 784**2
     assert fused.workspace(1000) == ops_fused.WORKSPACE_BYTES
 
