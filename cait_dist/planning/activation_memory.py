@@ -29,6 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cait_dist.models import Architecture
+from cait_dist.ops.scaled_linear import CACHED_NUMBERS
 from cait_dist.ops.talking_heads import chunked, fused, native
 
 from .flops import count_params, tokens_by_block
@@ -140,13 +141,12 @@ def count_activations(
             kept += share * (attention.outside + _input_beyond(arch, tokens, width) + mlp.total)
         else:
             kept += share * (attention.total + mlp.total)
-        hidden, scores = _gradients(arch, tokens, width.product, backend, device)
         batch = kept_weights + gradient * _params_behind(arch, block)
-        in_mlp = kept + share * (again + hidden)
-        batch_in_mlp = batch + _scaled_weights(arch, width)
-        moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch_in_mlp, in_attention=False))
+        for live, weights in _live_in_mlp(arch, tokens, width, device):
+            in_mlp = kept + share * (again + live)
+            moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch + weights, in_attention=False))
         again += attention.inside if policy == "attention" else 0
-        in_attention = kept + share * (again - mlp.total + scores)
+        in_attention = kept + share * (again - mlp.total + _live_in_attention(arch, tokens, width.product, backend))
         moments.append(Moment(f"block {block}, attention", in_attention, batch, in_attention=True))
     cached = _kept_weights(arch, width, "none") if width.autocast else kept_weights
     maps = _workspace_maps(arch, width.product, backend)
@@ -251,12 +251,6 @@ def _kept_weights(arch: Architecture, width: Numerics, policy: str) -> int:
     return width.product * (blocks + arch.class_blocks * class_block + ends)
 
 
-def _scaled_weights(arch: Architecture, width: Numerics) -> int:
-    """What the gradient of a scale works on: that of the scaled weights, the weights, and the product of both."""
-    numbers = arch.embed_dim * arch.mlp_hidden if arch.branch.scale != "none" else 0
-    return (2 * WIDE + width.product) * numbers
-
-
 def _workspace_maps(arch: Architecture, e: int, backend: str) -> int:
     maps = _MAPS_AT_ONCE.get(backend, 0) if arch.talking_heads else 0
     return maps * e * arch.num_heads * max(tokens_by_block(arch)) ** 2
@@ -271,12 +265,24 @@ def _workspace_limit(maps: int, backend: str, device: str) -> int:
     return fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device]
 
 
-def _gradients(arch: Architecture, tokens: int, e: int, backend: str, device: str) -> tuple[int, int]:
-    """Gradients within a block, in its feed-forward branch and in its attention.
+def _live_in_mlp(arch: Architecture, tokens: int, width: Numerics, device: str) -> list[tuple[int, int]]:
+    """Bytes beyond what is kept, per image and per batch, at the moments of a feed-forward branch's backward pass.
 
-    Of the hidden layer and the stream, and on a CPU GELU beside its gradient, where elsewhere one takes the other's
-    place; of q, k, v and, in eager, two maps against one that is not needed any more.
+    Of the stream and the hidden layer: on a CPU GELU beside its gradient until the product with it is there, elsewhere
+    one in the place of the other. And of the weights, where a scale is multiplied into them: their scaled gradient in
+    the width of products and then wide, beside which its products with the weights are made, in parts on a CPU.
     """
-    d, hidden = arch.embed_dim, 2 if device == "cpu" and not (arch.branch.has_shifts or arch.drop_rate) else 1
+    e, has_passes = width.product, device == "cpu" and not (arch.branch.has_shifts or arch.drop_rate)
+    stream, hidden = WIDE * tokens * arch.embed_dim, e * tokens * arch.mlp_hidden
+    numbers = arch.embed_dim * arch.mlp_hidden if arch.branch.scale != "none" else 0
+    products = min(numbers, CACHED_NUMBERS) if device == "cpu" else numbers
+    widening = (e if e < WIDE else 0) * numbers
+    scaling = WIDE * products + (WIDE * numbers if width.parameter < WIDE else 0)
+    last = stream + hidden, WIDE * numbers + max(widening, scaling)
+    return [(stream + 2 * hidden, e * numbers), last] if has_passes else [last]
+
+
+def _live_in_attention(arch: Architecture, tokens: int, e: int, backend: str) -> int:
+    """Of q, k and v; and in eager two maps against one that is not needed any more."""
     maps = WIDE * arch.num_heads * tokens**2 if backend == "eager" and arch.talking_heads else 0
-    return hidden * e * tokens * arch.mlp_hidden + WIDE * tokens * d, 3 * e * tokens * d + maps
+    return 3 * e * tokens * arch.embed_dim + maps

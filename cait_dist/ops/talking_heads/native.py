@@ -19,7 +19,7 @@ from .blocks import Blocks, ranges
 from .map_dropout import MapDropout
 from .native_rows import RowPasses, row_passes
 
-WORKSPACE_BYTES = 16 * 2**20
+WORKSPACE_BYTES = 8 * 2**20
 """Bound on the two maps of the backward pass; one query row is the least. More rows make better products, until their
 maps outgrow the caches."""
 CACHED_BYTES = 2**20
