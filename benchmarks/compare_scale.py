@@ -57,7 +57,7 @@ def main() -> None:
 
 def _make_runs(folder: Path, options: argparse.Namespace) -> list[Path]:
     """Two settings, and as many seeds as it takes."""
-    runs = []
+    runs: list[Path] = []
     for number in track(range(options.runs), "writing runs"):
         run = RunDirectory(folder / f"run-{number:03d}")
         attempt = run.attempt(1)

@@ -45,7 +45,7 @@ from parts.peers.contenders import (
     step_contenders,
 )
 from parts.peers.memory import grow_here, measure_in_fresh_processes
-from parts.timing import Manner, free_memory, rows, take_turns, tell
+from parts.timing import Manner, Precision, free_memory, rows, take_turns, tell
 
 Rows = list[dict[str, Any]]
 BLOCK_MODEL = "cait_m48_448"
@@ -78,18 +78,18 @@ def main() -> None:
     _draw(record, options)
 
 
-def _block(options: argparse.Namespace, precision: str) -> Iterator[Rows]:
+def _block(options: argparse.Namespace, precision: Precision) -> Iterator[Rows]:
     for kind in ("block", "dropping"):
         if contenders(kind, options):
             yield _race(kind, options, precision, block_flops(arch_of(kind, options)))
 
 
-def _step(options: argparse.Namespace, precision: str) -> Iterator[Rows]:
+def _step(options: argparse.Namespace, precision: Precision) -> Iterator[Rows]:
     if contenders("step", options):
         yield _race("step", options, precision, step_flops(arch_of("step", options)))
 
 
-def _race(kind: str, options: argparse.Namespace, precision: str, flops_per_image: float) -> Rows:
+def _race(kind: str, options: argparse.Namespace, precision: Precision, flops_per_image: float) -> Rows:
     manner, batch = _manner(options, precision), _batch(kind, options)
     makers = {name: partial(make, batch) for name, make in contenders(kind, options).items()}
     turns = take_turns(makers, manner)
@@ -107,7 +107,7 @@ def _race(kind: str, options: argparse.Namespace, precision: str, flops_per_imag
     return rows(_title(kind, options, batch), turns, manner, more)
 
 
-def _memory(options: argparse.Namespace, precision: str) -> Iterator[Rows]:
+def _memory(options: argparse.Namespace, precision: Precision) -> Iterator[Rows]:
     manner = _manner(options, precision)
     for kind in ("block", "step"):
         batch, names = _batch(kind, options), list(contenders(kind, options))
@@ -124,7 +124,7 @@ def _grow(kind: str, name: str, options: argparse.Namespace, manner: Manner) -> 
     return grown
 
 
-def _memory_rows(what: str, precision: str, grown: dict[str, dict[str, Any]]) -> Rows:
+def _memory_rows(what: str, precision: Precision, grown: dict[str, dict[str, Any]]) -> Rows:
     base = grown.get("timm", {}).get("growth_bytes")
     found = []
     for name, result in grown.items():
@@ -135,7 +135,7 @@ def _memory_rows(what: str, precision: str, grown: dict[str, dict[str, Any]]) ->
     return found
 
 
-def _largest_batch(options: argparse.Namespace, precision: str) -> Iterator[Rows]:
+def _largest_batch(options: argparse.Namespace, precision: Precision) -> Iterator[Rows]:
     manner = _manner(options, precision)
     if manner.device.type != "cuda" and not options.at_most:
         print("largest-batch needs a GPU", flush=True)
@@ -153,7 +153,7 @@ def _largest_batch(options: argparse.Namespace, precision: str) -> Iterator[Rows
         yield [{"what": f"largest batch {_name(options, 'step')}", "precision": precision, "contender": name, **row}]
 
 
-MEASUREMENTS: dict[str, Callable[[argparse.Namespace, str], Iterator[Rows]]] = {
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace, Precision], Iterator[Rows]]] = {
     "block": _block,
     "step": _step,
     "memory": _memory,
@@ -203,7 +203,7 @@ def _batch(kind: str, options: argparse.Namespace) -> int:
     return int(options.batch or BATCHES[torch.device(options.device).type][kind])
 
 
-def _manner(options: argparse.Namespace, precision: str | None = None) -> Manner:
+def _manner(options: argparse.Namespace, precision: Precision | None = None) -> Manner:
     device = torch.device(options.device)
     return Manner(device, precision or options.precisions[0], options.rounds, options.threads, options.compile_seconds)
 

@@ -162,7 +162,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = {"nargs": "+", "metavar": "NAME"}
+    known: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     parser.add_argument("--variants", **known, choices=VARIANTS, default=list(VARIANTS),
                         help=f"of {', '.join(VARIANTS)}; default: all")  # fmt: skip
     parser.add_argument("--settings", **known, choices=list(SETTINGS), default=["recipe"],

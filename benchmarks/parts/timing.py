@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,7 @@ class Manner:
     """How it is measured."""
 
     device: torch.device
-    precision: str
-    """fp32 or bf16"""
+    precision: Precision
     rounds: int
     threads: int = 1
     """of a CPU"""

@@ -17,7 +17,9 @@ def draw(rows: list[dict[str, Any]], hardware: str) -> str:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     sizes = sorted({row["size"] for row in rows})
-    colours = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
+    colours: dict[Any, Any] = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+    )
     with mpl.rc_context({**colours, "font.size": 9, "svg.hashsalt": "loaders", "svg.fonttype": "none"}):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         FigureCanvasSVG(figure)

@@ -19,7 +19,9 @@ def draw(results: list[dict[str, Any]], hardware: str) -> str:
 
     panels = _panels(results)
     heights = [_HEAD + _ROW * len(rows) for rows in panels.values()]
-    colours = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
+    colours: dict[Any, Any] = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+    )
     with mpl.rc_context({**colours, "font.size": 9, "svg.hashsalt": "peers", "svg.fonttype": "none"}):
         figure = Figure(figsize=(8, sum(heights) + 0.4), layout="constrained")
         FigureCanvasSVG(figure)

@@ -124,7 +124,7 @@ def main() -> None:
     kind, text, folder, more = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
     content = json.loads(text)
     point = Point(**(content | {"extra": tuple(content["extra"])}))
-    measure = {"memory": measure_memory, "time": measure_time}[kind]
+    measure: Any = {"memory": measure_memory, "time": measure_time}[kind]
     if (found := measure(point, folder, **more)) is not None:
         (folder / "found.json").write_text(json.dumps(found))
 

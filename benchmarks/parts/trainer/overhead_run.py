@@ -33,7 +33,7 @@ def train_and_measure(config_file: str, *overrides: str) -> dict[str, Any]:
     config = load_config(Path(config_file), overrides).config
     attempt = begin_attempt(config, preflight(config, 1), "never")
     assert attempt is not None
-    trainer_module.Trainer = _MeasuredTrainer  # type: ignore[misc]
+    trainer_module.Trainer = _MeasuredTrainer  # type: ignore[misc, assignment]
     worker._train(attempt.run, attempt.number, StopRequest(), None)
     return {"steps": _measured[0].alternating.steps, "parts": _measured[0].parts}
 
@@ -99,8 +99,12 @@ class _MeasuredTrainer(Trainer):
         if self._ema is not None:
             found["moving average"] = self._ema.update
         if self._config.training.health_every is not None:
-            found["look at the weights"] = lambda: (self._health.begin(), self._health.end())
+            found["look at the weights"] = self._look
         return found
+
+    def _look(self) -> None:
+        self._health.begin()
+        self._health.end()
 
 
 class _Alternating:
