@@ -106,3 +106,8 @@ def same_as_recorded(run: RunDirectory, uri: str) -> None:
     assert {key for key in shown(run, uri).data.metrics if not key.startswith(("live/", "system/"))} == keys
     for key in keys:
         assert history(run, uri, key) == recorded(run, key), key
+
+
+def cursor_at(run: RunDirectory, step: int) -> Callable[[], bool]:
+    """Whether MLflow has been told up to that step, to be waited for."""
+    return lambda: ((read_json(run.mirror) or {}).get("cursor") or {}).get("step") == step
