@@ -32,12 +32,12 @@ from typing import Any
 import torch
 
 from cait_dist.models import architecture
-from cait_dist.planning.activation_memory import count_activations
-from cait_dist.planning.calibration import Calibration, load_calibration
-from cait_dist.planning.flops import count_params
-from cait_dist.planning.numerics import numerics
+from cait_dist.planning.counting.activation_memory import count_activations
+from cait_dist.planning.counting.flops import count_params
+from cait_dist.planning.counting.numerics import numerics
+from cait_dist.planning.counting.state_memory import ZeroSetting, coming_up, count_state
 from cait_dist.planning.options import likely_backend
-from cait_dist.planning.state_memory import ZeroSetting, coming_up, count_state
+from cait_dist.planning.rates.calibration import Calibration, load_calibration
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.training.timing.bench_step import predict_alone
 from launch.local import rank_environment

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from cait_dist.models import Cait, architecture
 from cait_dist.models.zoo import VARIANTS
-from cait_dist.planning.activation_memory import count_activations
-from cait_dist.planning.numerics import numerics
+from cait_dist.planning.counting.activation_memory import count_activations
+from cait_dist.planning.counting.numerics import numerics
 from cait_dist.planning.options import likely_backend
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
 from parts.circumstances import circumstances

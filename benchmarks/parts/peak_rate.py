@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cait_dist.models import Architecture
-from cait_dist.planning.flops import count_macs
-from cait_dist.planning.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
+from cait_dist.planning.counting.flops import count_macs
+from cait_dist.planning.counting.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
 
 PRODUCTS: tuple[Callable[[Tensor], Tensor], ...] = (lambda a: a @ a, lambda a: a @ a.T, lambda a: a.T @ a)
 """Those of a training step: for the gradient of a linear layer's input, for its output, for its weight's gradient.

@@ -21,8 +21,8 @@ def bench_data(
 ) -> None:
     """Measure the input of a run: which part limits it, and how many GPUs it can feed."""
     from cait_dist.config import load_config  # noqa: PLC0415
-    from cait_dist.planning.input_bench import bench_input  # noqa: PLC0415
-    from cait_dist.planning.input_report import print_report  # noqa: PLC0415
+    from cait_dist.planning.input.bench import bench_input  # noqa: PLC0415
+    from cait_dist.planning.input.report import print_report  # noqa: PLC0415
 
     loaded = load_config(config, overrides or []).config
     print_report(loaded, bench_input(loaded, seconds, cold=cold), mfu)
@@ -45,8 +45,8 @@ def bench_step(
     from rich.console import Console  # noqa: PLC0415
 
     from cait_dist.config import load_config  # noqa: PLC0415
-    from cait_dist.planning.calibration import add_to_file, default_path  # noqa: PLC0415
-    from cait_dist.planning.step_table import print_check  # noqa: PLC0415
+    from cait_dist.planning.rates.calibration import add_to_file, default_path  # noqa: PLC0415
+    from cait_dist.planning.rates.step_table import print_check  # noqa: PLC0415
     from cait_dist.training.timing.bench_step import bench_step  # noqa: PLC0415
 
     path = calibration or default_path()

@@ -66,15 +66,15 @@ def plan(
     if as_json:
         import json  # noqa: PLC0415
 
-        from cait_dist.planning.plan_json import plan_as_dict  # noqa: PLC0415
+        from cait_dist.planning.showing.plan_json import plan_as_dict  # noqa: PLC0415
 
         typer.echo(json.dumps(plan_as_dict(made), indent=1))
     else:
-        from cait_dist.planning.plan_table import print_plan  # noqa: PLC0415
+        from cait_dist.planning.showing.plan_table import print_plan  # noqa: PLC0415
 
         print_plan(made)
     if picture is not None:
-        from cait_dist.planning.plan_picture import draw_plan  # noqa: PLC0415
+        from cait_dist.planning.showing.plan_picture import draw_plan  # noqa: PLC0415
 
         draw_plan(made, picture)
         typer.echo(f"drawn: {picture}", err=True)

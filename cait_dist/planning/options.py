@@ -12,17 +12,17 @@ from cait_dist.config import RunConfig
 from cait_dist.models import Architecture
 from cait_dist.ops import choose_backend
 
-from .activation_memory import BACKENDS, Activations, count_activations
-from .batch_plan import BatchPlan, plan_batches
-from .calibration import Calibration
-from .communication import Network, Traffic, count_traffic
+from .counting.activation_memory import BACKENDS, Activations, count_activations
+from .counting.batch_plan import BatchPlan, plan_batches
+from .counting.communication import Network, Traffic, count_traffic
+from .counting.flops import count_params
+from .counting.numerics import Numerics, numerics
+from .counting.state_memory import RankState, ZeroSetting, coming_up, count_state
+from .counting.step_flops import step_flops
 from .errors import PlanError
-from .flops import count_params
 from .gpus import Gpu
-from .numerics import Numerics, numerics
-from .state_memory import RankState, ZeroSetting, coming_up, count_state
-from .step_flops import step_flops
-from .step_time import StepTime, Work, predict_step
+from .rates.calibration import Calibration
+from .rates.step_time import StepTime, Work, predict_step
 
 STAGES = (0, 1, 2, 3)
 MOST_IMAGES = 4096

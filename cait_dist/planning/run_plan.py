@@ -9,13 +9,13 @@ from pathlib import Path
 from cait_dist.config import RunConfig
 from cait_dist.models import Architecture, architecture
 
-from .activation_memory import BACKENDS
-from .calibration import Calibration, default_path, load_calibration
-from .communication import Network
+from .counting.activation_memory import BACKENDS
+from .counting.communication import Network
+from .counting.flops import MacCount, ParamCount, count_macs, count_params
 from .errors import PlanError
-from .flops import MacCount, ParamCount, count_macs, count_params
 from .gpus import Gpu
 from .options import STAGES, Option, Situation
+from .rates.calibration import Calibration, default_path, load_calibration
 
 POLICIES = ("none", "attention", "every-2", "block")
 """that are compared; the configured one is added"""

@@ -13,8 +13,8 @@ import torch
 
 from cait_dist.config import RunConfig
 from cait_dist.models import architecture
-from cait_dist.planning.flops import count_macs
-from cait_dist.planning.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
+from cait_dist.planning.counting.flops import count_macs
+from cait_dist.planning.counting.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
 from cait_dist.tracking.run_directory import write_json
 
 from .evaluating.sets import OpenSet

@@ -16,7 +16,7 @@ from torch import nn
 from cait_dist.config.optimizer import OptimizerConfig
 from cait_dist.config.training import TrainingConfig
 from cait_dist.models import Cait, attention_backend
-from cait_dist.planning.batch_plan import BatchPlan
+from cait_dist.planning.counting.batch_plan import BatchPlan
 
 from .activation_checkpointing import apply_activation_checkpointing
 from .compilation import compile_branches

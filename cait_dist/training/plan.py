@@ -9,7 +9,7 @@ from typing import Any
 from cait_dist.config import RunConfig
 from cait_dist.config.model import ModelConfig
 from cait_dist.data.reader_webdataset import open_train_split
-from cait_dist.planning.batch_plan import BatchPlan, plan_batches
+from cait_dist.planning.counting.batch_plan import BatchPlan, plan_batches
 
 from .distilling.identity import teacher_digest
 from .schedule import Calendar

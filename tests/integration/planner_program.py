@@ -50,7 +50,7 @@ def main() -> None:
     for name in COLLECTIVES:
         traffic.watch(name)
     from cait_dist.config import load_config  # noqa: PLC0415 - loads DeepSpeed
-    from cait_dist.planning.batch_plan import BatchPlan  # noqa: PLC0415
+    from cait_dist.planning.counting.batch_plan import BatchPlan  # noqa: PLC0415
     from cait_dist.training.process_group import join  # noqa: PLC0415
     from cait_dist.training.timing.timed_step import take_steps  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from cait_dist.config.optimizer import OptimizerConfig
 from cait_dist.config.training import TrainingConfig
 from cait_dist.models import create_model
 from cait_dist.ops import override_backend
-from cait_dist.planning.batch_plan import plan_batches
+from cait_dist.planning.counting.batch_plan import plan_batches
 from cait_dist.training.parallel import parallelize
 from cait_dist.training.process_group import World, join
 

@@ -11,13 +11,13 @@ from training_command import CAIT
 
 from cait_dist.config import RunConfig, load_config
 from cait_dist.models import architecture
-from cait_dist.planning.activation_memory import count_activations
-from cait_dist.planning.calibration import load_calibration
-from cait_dist.planning.communication import count_traffic
-from cait_dist.planning.flops import count_params
-from cait_dist.planning.numerics import numerics
+from cait_dist.planning.counting.activation_memory import count_activations
+from cait_dist.planning.counting.communication import count_traffic
+from cait_dist.planning.counting.flops import count_params
+from cait_dist.planning.counting.numerics import numerics
+from cait_dist.planning.counting.state_memory import ZeroSetting, coming_up, count_state
 from cait_dist.planning.options import likely_backend
-from cait_dist.planning.state_memory import ZeroSetting, coming_up, count_state
+from cait_dist.planning.rates.calibration import load_calibration
 
 PROGRAM = Path(__file__).with_name("planner_program.py")
 RANKS = 2

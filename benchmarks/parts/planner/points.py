@@ -88,7 +88,7 @@ def load(point: Point, folder: Path, *more: str) -> Any:
 
 def measure_memory(point: Point, folder: Path) -> dict[str, Any] | None:
     """On every rank: a small step that loads all code, then the point; rank 0 tells what its steps added."""
-    from cait_dist.planning.batch_plan import BatchPlan  # noqa: PLC0415
+    from cait_dist.planning.counting.batch_plan import BatchPlan  # noqa: PLC0415
     from cait_dist.training.process_group import join  # noqa: PLC0415
     from cait_dist.training.timing.timed_step import take_steps  # noqa: PLC0415
 
@@ -106,7 +106,7 @@ def measure_memory(point: Point, folder: Path) -> dict[str, Any] | None:
 
 def measure_time(point: Point, folder: Path, seconds: float, steps: int) -> dict[str, Any]:
     """Rates at the point's shapes, and its real step."""
-    from cait_dist.planning.calibration import add_to_file  # noqa: PLC0415
+    from cait_dist.planning.rates.calibration import add_to_file  # noqa: PLC0415
     from cait_dist.training.timing.bench_step import bench_step  # noqa: PLC0415
 
     found = bench_step(load(point, folder), point.images, seconds, steps)

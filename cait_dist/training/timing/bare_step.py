@@ -2,8 +2,8 @@
 
 What is left is all that does not grow with the images: launches, LayerScale's way into the weights, their narrow copies
 under autocast, DeepSpeed's hooks and buckets, clipping, the optimizer, the moving average. The planner adds it to the
-work of the tokens (:mod:`cait_dist.planning.step_time`). Two networks are measured at every ZeRO stage, of the width
-that is asked for and as narrow as can be, because some of this goes by parameter and some by layer.
+work of the tokens (:mod:`cait_dist.planning.rates.step_time`). Two networks are measured at every ZeRO stage, of the
+width that is asked for and as narrow as can be, because some of this goes by parameter and some by layer.
 """
 
 import statistics
@@ -14,10 +14,10 @@ from cait_dist.config import RunConfig
 from cait_dist.config.augment import AugmentConfig
 from cait_dist.config.model import ModelConfig
 from cait_dist.models import Architecture, architecture
-from cait_dist.planning.batch_plan import BatchPlan
-from cait_dist.planning.calibration import BareStep, Phases
-from cait_dist.planning.flops import count_params
+from cait_dist.planning.counting.batch_plan import BatchPlan
+from cait_dist.planning.counting.flops import count_params
 from cait_dist.planning.options import STAGES
+from cait_dist.planning.rates.calibration import BareStep, Phases
 
 from ..process_group import World
 from .timed_step import TimedSteps, take_steps

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 from cait_dist.config import RunConfig
 from cait_dist.models import Architecture, architecture
-from cait_dist.planning.batch_plan import BatchPlan
-from cait_dist.planning.calibration import Calibration
+from cait_dist.planning.counting.batch_plan import BatchPlan
+from cait_dist.planning.counting.numerics import numerics
 from cait_dist.planning.errors import PlanError
-from cait_dist.planning.numerics import numerics
 from cait_dist.planning.options import likely_backend
+from cait_dist.planning.rates.calibration import Calibration
+from cait_dist.planning.rates.step_bench import StepBench
+from cait_dist.planning.rates.step_time import StepTime, Work, predict_step
 from cait_dist.planning.run_plan import find_data
-from cait_dist.planning.step_bench import StepBench
-from cait_dist.planning.step_time import StepTime, Work, predict_step
 from cait_dist.tracking.code_version import describe_code
 
 from ..process_group import World, join

@@ -16,8 +16,8 @@ import torch
 
 from cait_dist.config import RunConfig
 from cait_dist.data.batches import MicroBatch
-from cait_dist.planning.batch_plan import BatchPlan
-from cait_dist.planning.calibration import Phases
+from cait_dist.planning.counting.batch_plan import BatchPlan
+from cait_dist.planning.rates.calibration import Phases
 
 from ..ema import MovingAverage
 from ..initial_model import build_model

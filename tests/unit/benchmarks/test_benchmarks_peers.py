@@ -14,7 +14,7 @@ import torch
 from cait_dist.config import load_config
 from cait_dist.models import architecture
 from cait_dist.ops import available_backends
-from cait_dist.planning.gpu_demand import FLOPS_PER_MAC, PEAK_FLOPS
+from cait_dist.planning.counting.gpu_demand import FLOPS_PER_MAC, PEAK_FLOPS
 from parts import peak_rate
 from parts.peak_rate import block_flops, peak_flops, step_flops
 from parts.peers.batches import largest_that_fits, search_batches

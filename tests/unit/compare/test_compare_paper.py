@@ -16,7 +16,7 @@ from cait_dist.compare.run_data import RunData, SetFacts
 from cait_dist.config import flatten, load_config
 from cait_dist.models.architecture import Architecture
 from cait_dist.models.zoo import architecture, list_models
-from cait_dist.planning.flops import count_macs, count_params
+from cait_dist.planning.counting.flops import count_macs, count_params
 
 IMAGENET = {
     "train_images": 1_281_167,

@@ -10,7 +10,7 @@ from timm_reference import import_timm_cait
 
 from cait_dist.config import RunConfig, load_config
 from cait_dist.models import Architecture, Cait, architecture
-from cait_dist.planning.flops import count_params
+from cait_dist.planning.counting.flops import count_params
 from launch.sweep_axes import members, split_arguments
 
 ROOT = Path(__file__).resolve().parents[3]

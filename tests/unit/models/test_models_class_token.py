@@ -17,7 +17,7 @@ from cait_dist.models import Cait, architecture, create_model, no_weight_decay_n
 from cait_dist.models.architecture import CLASS_TOKENS
 from cait_dist.models.foreign import NoSuchModelError
 from cait_dist.models.weights import load_weights, resize_pos_embed, save_weights
-from cait_dist.planning.flops import count_macs, count_params
+from cait_dist.planning.counting.flops import count_macs, count_params
 
 TINY = {"image_size": 12, "patch_size": 4, "embed_dim": 12, "num_heads": 2, "depth": 3, "num_classes": 5}
 DESIGNS = {

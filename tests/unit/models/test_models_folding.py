@@ -13,7 +13,7 @@ from cait_dist.models import Cait, create_model
 from cait_dist.models.folding import FoldingError, fold_file, fold_layer_scale, folded_architecture
 from cait_dist.models.foreign import NoSuchModelError
 from cait_dist.models.weights import load_weights, save_weights
-from cait_dist.planning.flops import count_params
+from cait_dist.planning.counting.flops import count_params
 from cait_dist.training.saving.checkpoint_files import CheckpointError
 
 TINY = {"image_size": 32, "embed_dim": 24, "num_heads": 2, "depth": 3, "num_classes": 5}

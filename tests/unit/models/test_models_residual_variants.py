@@ -14,7 +14,7 @@ from cait_dist.config.deciding import MAY_CHANGE, decides_result
 from cait_dist.config.model import ModelConfig, ResidualName
 from cait_dist.models import Cait, architecture, create_model, no_weight_decay_names
 from cait_dist.models.branches import RESIDUALS
-from cait_dist.planning.flops import count_macs, count_params
+from cait_dist.planning.counting.flops import count_macs, count_params
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
 
 # By the definitions: norm or none, name of the scale, its value at the start, scalar biases. None stands for epsilon.

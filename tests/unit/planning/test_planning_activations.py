@@ -15,8 +15,8 @@ from cait_dist.models import Cait, architecture, create_model
 from cait_dist.ops import override_backend
 from cait_dist.ops.talking_heads import fused as ops_fused
 from cait_dist.ops.talking_heads import native as ops_native
-from cait_dist.planning.activation_memory import count_activations
-from cait_dist.planning.numerics import Numerics, numerics
+from cait_dist.planning.counting.activation_memory import count_activations
+from cait_dist.planning.counting.numerics import Numerics, numerics
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
 
 WIDTHS = {"fp32": numerics("fp32", 0), "autocast": numerics("bf16", 0), "bf16": numerics("bf16", 1)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cait_dist.planning.batch_plan import plan_batches
+from cait_dist.planning.counting.batch_plan import plan_batches
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 8, 64])

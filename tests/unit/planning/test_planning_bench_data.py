@@ -13,11 +13,11 @@ from cait_dist.cli import app, main
 from cait_dist.config import RunConfig, load_config
 from cait_dist.config.model import ModelConfig
 from cait_dist.models import architecture
-from cait_dist.planning.flops import count_macs
-from cait_dist.planning.gpu_demand import demand, demands
-from cait_dist.planning.input_bench import BenchError, InputReport, bench_input
-from cait_dist.planning.input_parts import WorkerParts
-from cait_dist.planning.input_report import limiting_part, print_report
+from cait_dist.planning.counting.flops import count_macs
+from cait_dist.planning.counting.gpu_demand import demand, demands
+from cait_dist.planning.input.bench import BenchError, InputReport, bench_input
+from cait_dist.planning.input.parts import WorkerParts
+from cait_dist.planning.input.report import limiting_part, print_report
 
 SECONDS = 0.4
 

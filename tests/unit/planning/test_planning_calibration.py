@@ -9,7 +9,9 @@ import torch
 
 from cait_dist.config import RunConfig, load_config
 from cait_dist.models import architecture
-from cait_dist.planning.calibration import (
+from cait_dist.planning.counting.flops import count_macs
+from cait_dist.planning.errors import PlanError
+from cait_dist.planning.rates.calibration import (
     BareStep,
     Calibration,
     Phases,
@@ -19,9 +21,7 @@ from cait_dist.planning.calibration import (
     load_calibration,
     save_calibration,
 )
-from cait_dist.planning.errors import PlanError
-from cait_dist.planning.flops import count_macs
-from cait_dist.planning.step_bench import StepBench
+from cait_dist.planning.rates.step_bench import StepBench
 
 BARE = (
     BareStep(0, 4, 10, 1_000, 2, Phases(0.1, 0.2, 0.001)),

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cait_dist.models import architecture, create_model, list_models
-from cait_dist.planning.flops import count_macs, count_params
+from cait_dist.planning.counting.flops import count_macs, count_params
 
 # (model, giga multiply-adds as printed, where). Sources:
 #   authors  README of facebookresearch/deit, table of CaiT models

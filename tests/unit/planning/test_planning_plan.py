@@ -11,8 +11,13 @@ from typer.testing import CliRunner
 from cait_dist.cli import app, main
 from cait_dist.config import RunConfig, load_config
 from cait_dist.models import architecture
-from cait_dist.planning.advice import advice, basis, warnings
-from cait_dist.planning.calibration import (
+from cait_dist.planning.counting.communication import Network, count_traffic
+from cait_dist.planning.counting.flops import count_macs, count_params
+from cait_dist.planning.counting.numerics import numerics
+from cait_dist.planning.counting.step_flops import recomputed_macs, step_flops
+from cait_dist.planning.errors import PlanError
+from cait_dist.planning.gpus import GPUS, find_gpu
+from cait_dist.planning.rates.calibration import (
     AttentionTime,
     BareStep,
     Both,
@@ -22,14 +27,9 @@ from cait_dist.planning.calibration import (
     Rates,
     save_calibration,
 )
-from cait_dist.planning.communication import Network, count_traffic
-from cait_dist.planning.errors import PlanError
-from cait_dist.planning.flops import count_macs, count_params
-from cait_dist.planning.gpus import GPUS, find_gpu
-from cait_dist.planning.numerics import numerics
+from cait_dist.planning.rates.step_time import Work, predict_step
 from cait_dist.planning.run_plan import Request, RunPlan, plan_run
-from cait_dist.planning.step_flops import recomputed_macs, step_flops
-from cait_dist.planning.step_time import Work, predict_step
+from cait_dist.planning.showing.advice import advice, basis, warnings
 
 H200 = GPUS["h200"]
 IMAGENET = 1_281_167

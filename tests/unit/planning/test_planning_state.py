@@ -3,9 +3,9 @@
 import pytest
 
 from cait_dist.models import architecture
-from cait_dist.planning.flops import count_params
-from cait_dist.planning.numerics import numerics
-from cait_dist.planning.state_memory import RankState, ZeroSetting, coming_up, count_state
+from cait_dist.planning.counting.flops import count_params
+from cait_dist.planning.counting.numerics import numerics
+from cait_dist.planning.counting.state_memory import RankState, ZeroSetting, coming_up, count_state
 
 PARAMS = count_params(architecture("cait_m48_448")).total
 

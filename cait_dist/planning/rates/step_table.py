@@ -6,8 +6,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from ..counting.gpu_demand import FLOPS_PER_MAC
 from .calibration import Both, Calibration
-from .gpu_demand import FLOPS_PER_MAC
 from .step_time import StepTime
 
 

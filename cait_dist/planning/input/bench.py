@@ -21,7 +21,7 @@ from cait_dist.data.loader_ffcv import make_train_loader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_split
 
-from .input_parts import DeviceParts, WorkerParts, measure_device, measure_worker, one_thread
+from .parts import DeviceParts, WorkerParts, measure_device, measure_worker, one_thread
 
 _LARGEST_BATCH = 64
 _COLD_READS = 256

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import PlanError
-from .gpus import Gpu
+from ..errors import PlanError
+from ..gpus import Gpu
 
 FORMAT = 2
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from cait_dist.models import Architecture
 
-from .activation_memory import is_recomputed
+from ..counting.activation_memory import is_recomputed
+from ..counting.flops import count_params, tokens_by_block
+from ..counting.numerics import Numerics
 from .calibration import Both, Calibration, Rates
-from .flops import count_params, tokens_by_block
-from .numerics import Numerics
 
 
 @dataclass(frozen=True)

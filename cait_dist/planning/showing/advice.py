@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from .numerics import numerics
-from .options import Option
-from .run_plan import RunPlan
+from ..counting.numerics import numerics
+from ..options import Option
+from ..run_plan import RunPlan
 
 _NETWORK_MATTERS = 0.1
 _NOTICEABLE = 0.05

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .options import Option
-from .run_plan import RunPlan
+from ..options import Option
+from ..run_plan import RunPlan
 
 _GB = 1e9
 

@@ -8,10 +8,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from ..counting.step_flops import step_flops
+from ..options import STAGES, Option
+from ..run_plan import RunPlan
 from .advice import advice, basis, warnings
-from .options import STAGES, Option
-from .run_plan import RunPlan
-from .step_flops import step_flops
 
 _GB = 1e9
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from cait_dist.config import RunConfig
 
-from .gpu_demand import PEAK_FLOPS, Demand, demands
-from .input_bench import InputReport
+from ..counting.gpu_demand import PEAK_FLOPS, Demand, demands
+from .bench import InputReport
 
 _NAMES = {
     "read": "read, page cache warm",

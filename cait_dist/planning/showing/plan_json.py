@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ..options import Option
+from ..run_plan import RunPlan
 from .advice import advice, basis, warnings
-from .options import Option
-from .run_plan import RunPlan
 
 
 def plan_as_dict(plan: RunPlan) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What a run takes, counted from its configuration: arithmetic, memory, and what ranks send each other."""
