@@ -17,14 +17,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cait_dist.training.preempt import EXIT_SAVED
-from cait_dist.training.process_group import LISTENING_SOCKET
+from cait_dist.training.ranks.process_group import LISTENING_SOCKET
 
 from .failure import Failure, first_failure, note_failure, tell_mlflow
 from .lifeline import Lifeline, end_if_silent
 from .ranks import on_stop_signals, start_rank
 
 if TYPE_CHECKING:
-    from cait_dist.training.attempt import Attempt
+    from cait_dist.training.starting.attempt import Attempt
 
 GRACE_SECONDS = 20.0
 """How long the other ranks may go on after one failed: long enough for rank 0 to close its records."""

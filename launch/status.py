@@ -11,7 +11,7 @@ from typing import Any
 
 from cait_dist.tracking.metrics import Row, recent_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory, RunDirectoryError
-from cait_dist.training.attempt import note_lost_attempt
+from cait_dist.training.starting.attempt import note_lost_attempt
 from cait_dist.training.watching.hang import first_hang
 
 from .job_record import CANCELLED, REFUSED, JobRecord, launch_dir

@@ -122,7 +122,7 @@ def plan_run(config: RunConfig, profile: ClusterProfile) -> Any:
     Raises:
         CannotStartError: with every obstacle
     """
-    from cait_dist.training.preflight import preflight  # noqa: PLC0415 - loads torch; wrong options are told before
+    from cait_dist.training.starting.preflight import preflight  # noqa: PLC0415 - loads torch; wrong options are told before
 
     return preflight(config, profile.world_size)
 

@@ -32,8 +32,8 @@ def train_config(config: RunConfig, processes: int | None, resume: str) -> int:
     Raises:
         ValueError: of the project's own kinds, before anything is written or started
     """
-    from cait_dist.training.attempt import begin_attempt  # noqa: PLC0415 - loads torch; a wrong file is told before
-    from cait_dist.training.preflight import preflight  # noqa: PLC0415
+    from cait_dist.training.starting.attempt import begin_attempt  # noqa: PLC0415 - loads torch; a wrong file is told before
+    from cait_dist.training.starting.preflight import preflight  # noqa: PLC0415
 
     from .local import run_locally  # noqa: PLC0415
 

@@ -21,7 +21,7 @@ from cait_dist.planning.counting.batch_plan import BatchPlan
 from .activation_checkpointing import apply_activation_checkpointing
 from .compilation import compile_branches
 from .optimizer import FiniteUpdate, build_optimizer
-from .process_group import World, bound_all_groups
+from .ranks.process_group import World, bound_all_groups
 
 
 def parallelize(

@@ -22,7 +22,7 @@ from cait_dist.data.randomness import Stream, key64, uniform
 from .batch_copies import BatchCopies
 from .distilling.lesson import Guide, Lesson, distil
 from .ema import MovingAverage
-from .process_group import World
+from .ranks.process_group import World
 from .watching.activity import BACKWARD, DATA, FORWARD, OPTIMIZER, enter
 from .watching.forward_clock import ForwardClock
 from .zero_partition import update_left_out

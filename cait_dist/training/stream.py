@@ -8,9 +8,9 @@ from cait_dist.data.loader_ffcv import FfcvTrainLoader, make_train_loader
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import open_train_split
 
-from .plan import Plan
-from .process_group import World
-from .step_metrics import timed
+from .ranks.process_group import World
+from .recording.step_metrics import timed
+from .starting.plan import Plan
 
 
 class TrainStream:

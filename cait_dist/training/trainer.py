@@ -21,15 +21,12 @@ from .distilling.lesson import open_guide
 from .ema import MovingAverage
 from .evaluating.precisely import model_to_evaluate
 from .evaluating.sets import open_set
-from .facts import gather_facts, write_facts
-from .initial_model import initial_model
-from .loader_memory import check_loader_memory
 from .optimizer import set_learning_rate
 from .parallel import describe_attention, parallelize, warn_of_slow_precision
-from .plan import make_plan
 from .preempt import StopRequest
-from .process_group import World
-from .recorder import Recorder
+from .ranks.process_group import World
+from .recording.recorder import Recorder
+from .recording.step_metrics import learning_metrics, speed_metrics
 from .recovering.loss_spikes import LossWatch
 from .recovering.quarantine import Quarantine
 from .recovering.replicas import compare_replicas
@@ -41,8 +38,11 @@ from .saving.checkpoint_files import START_OVER, Checkpoint, CheckpointError, li
 from .saving.checkpoint_saver import CheckpointSaver, Saved
 from .saving.probe import STATE_KEY, LossProbe
 from .schedule import learning_rate
+from .starting.facts import gather_facts, write_facts
+from .starting.initial_model import initial_model
+from .starting.loader_memory import check_loader_memory
+from .starting.plan import make_plan
 from .step import StepResult, TrainingStep
-from .step_metrics import learning_metrics, speed_metrics
 from .stream import TrainStream
 from .watching.activity import EVALUATION, RECORDING, SAVING, begin_step, enter, go_on
 from .watching.health import HealthCheck

@@ -19,12 +19,12 @@ from cait_dist.errors import is_for_user
 from cait_dist.tracking.run_directory import RunDirectory, write_json
 from cait_dist.tracking.storage import MENDABLE, explain, is_about_storage
 
-from .output import print_without_fail
 from .preempt import EXIT_SAVED, StopRequest
+from .recording.output import print_without_fail
 from .saving.checkpoint_files import list_checkpoints
 
 if TYPE_CHECKING:
-    from .process_group import World
+    from .ranks.process_group import World
 
 EXIT_BAD_INPUT = 2
 
@@ -56,7 +56,7 @@ def _train(run: RunDirectory, number: int, stop: StopRequest, before_training: B
     from cait_dist.tracking.system_metrics import sampling  # noqa: PLC0415
 
     from .compilation import keep_compiled_in  # noqa: PLC0415
-    from .process_group import join  # noqa: PLC0415
+    from .ranks.process_group import join  # noqa: PLC0415
     from .trainer import Trainer  # noqa: PLC0415
     from .watching.activity import ENDING, enter  # noqa: PLC0415
     from .watching.heartbeat import Heartbeat, hang_limit  # noqa: PLC0415

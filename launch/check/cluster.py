@@ -13,7 +13,7 @@ from .tracking_server import unreachable
 from .verdict import judge
 
 if TYPE_CHECKING:
-    from cait_dist.training.process_group import World
+    from cait_dist.training.ranks.process_group import World
 
 JOIN_SECONDS = 120.0
 
@@ -59,7 +59,7 @@ def check_program(run_dir: Path, limits: Limits | None = None, join_seconds: flo
     Raises:
         RendezvousError: naming the ranks that did not come
     """
-    from cait_dist.training.process_group import join  # noqa: PLC0415
+    from cait_dist.training.ranks.process_group import join  # noqa: PLC0415
 
     from .collective import gather_reports  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from cait_dist.training.process_group import World
+from cait_dist.training.ranks.process_group import World
 
 from .measure import examine_device
 from .node import read_node, read_process

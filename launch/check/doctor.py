@@ -168,8 +168,8 @@ def _tracking(config: "RunConfig") -> Check:
 
 
 def _data(config: "RunConfig") -> Check:
-    from cait_dist.training.plan import CannotStartError  # noqa: PLC0415
-    from cait_dist.training.preflight import preflight  # noqa: PLC0415
+    from cait_dist.training.starting.plan import CannotStartError  # noqa: PLC0415
+    from cait_dist.training.starting.preflight import preflight  # noqa: PLC0415
 
     try:
         plan = preflight(config, processes=1)

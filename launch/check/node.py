@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from cait_dist.training.naming import host_name
+from cait_dist.training.ranks.naming import host_name
 
 NVIDIA_SMI_SECONDS = 15.0
 """A healthy driver answers within one or two seconds, a sick one often never."""

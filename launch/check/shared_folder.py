@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from cait_dist.training.process_group import World
+from cait_dist.training.ranks.process_group import World
 
 from .report import FolderReport
 

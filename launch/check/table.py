@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cait_dist.training.naming import in_ranges
+from cait_dist.training.ranks.naming import in_ranges
 
 from .report import RankReport, by_host
 

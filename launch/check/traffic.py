@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from cait_dist.training.process_group import World
+from cait_dist.training.ranks.process_group import World
 
 from .measure import synchronize
 from .report import TrafficReport

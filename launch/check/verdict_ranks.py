@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from cait_dist.training.naming import in_ranges
+from cait_dist.training.ranks.naming import in_ranges
 
 from .finding import Finding, Limits, leave_out
 from .report import RankReport, by_host

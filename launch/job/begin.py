@@ -18,8 +18,8 @@ from pathlib import Path
 from cait_dist.config import RunConfig, load_config
 from cait_dist.errors import is_for_user
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.attempt import begin_attempt
-from cait_dist.training.plan import CannotStartError, make_plan
+from cait_dist.training.starting.attempt import begin_attempt
+from cait_dist.training.starting.plan import CannotStartError, make_plan
 from launch.job.allocation import Allocation
 from launch.job_record import CANCELLED, REFUSED, SIGNAL_SECONDS, JobRecord, launch_dir, member_of
 from launch.slurm_commands import hostnames, job_facts, queue

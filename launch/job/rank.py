@@ -10,7 +10,7 @@ from launch.check import Limits, check_cluster
 from launch.job_record import JobRecord
 
 if TYPE_CHECKING:
-    from cait_dist.training.process_group import World
+    from cait_dist.training.ranks.process_group import World
 
 
 def check(world: "World", run: RunDirectory) -> None:

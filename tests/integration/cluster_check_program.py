@@ -18,7 +18,7 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
 from launch.check import ClusterCheckError, Limits, check_cluster, collective, measure, shared_folder, traffic
 
 Fault = Callable[[], AbstractContextManager[Any]]

@@ -12,7 +12,7 @@ import torch
 from zero_program import Case
 
 from cait_dist.training.optimizer import set_learning_rate
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
 from cait_dist.training.recovering.skipped_steps import NonFiniteLossError, SkippedSteps
 from cait_dist.training.step import TrainingStep
 

@@ -51,7 +51,7 @@ def main() -> None:
         traffic.watch(name)
     from cait_dist.config import load_config  # noqa: PLC0415 - loads DeepSpeed
     from cait_dist.planning.counting.batch_plan import BatchPlan  # noqa: PLC0415
-    from cait_dist.training.process_group import join  # noqa: PLC0415
+    from cait_dist.training.ranks.process_group import join  # noqa: PLC0415
     from cait_dist.training.timing.timed_step import take_steps  # noqa: PLC0415
 
     arguments, out = json.loads(sys.argv[1]), Path(sys.argv[2])

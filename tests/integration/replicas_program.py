@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from zero_program import Case
 
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
 from cait_dist.training.recovering.replicas import DeviatingRankError, compare_replicas
 
 WRONG_RANK = 1

@@ -20,13 +20,13 @@ from cait_dist.config import load_config
 from cait_dist.tracking.metrics import read_metrics
 from cait_dist.tracking.run_directory import RunDirectory
 from cait_dist.training import trainer as trainer_module
-from cait_dist.training.attempt import begin_attempt
-from cait_dist.training.plan import make_plan
 from cait_dist.training.preempt import StopRequest
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
 from cait_dist.training.recovering.rollback import GivenUpError
 from cait_dist.training.saving.checkpoint import read_weights
 from cait_dist.training.saving.checkpoint_files import list_checkpoints
+from cait_dist.training.starting.attempt import begin_attempt
+from cait_dist.training.starting.plan import make_plan
 from cait_dist.training.step import TrainingStep
 
 LESSON, LOAD, RECORD = TrainingStep._lesson, trainer_module.load_checkpoint, RunDirectory.update_record

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from zero_program import Case
 
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
 from cait_dist.training.saving import checkpoint_files
 from cait_dist.training.saving.checkpoint_files import CheckpointError, list_checkpoints
 from cait_dist.training.saving.checkpoint_saver import CheckpointSaver

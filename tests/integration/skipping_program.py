@@ -18,7 +18,7 @@ from cait_dist.models import create_model
 from cait_dist.ops import override_backend
 from cait_dist.planning.counting.batch_plan import plan_batches
 from cait_dist.training.parallel import parallelize
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
 
 SHAPE = {
     "image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5,

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from training_command import train
 
-from cait_dist.training.process_group import World
+from cait_dist.training.ranks.process_group import World
 from cait_dist.training.saving.checkpoint import agree_on_checkpoint
 from cait_dist.training.saving.checkpoint_files import Checkpoint, list_checkpoints
 

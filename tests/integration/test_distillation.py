@@ -18,10 +18,10 @@ from cait_dist.cli import app
 from cait_dist.config import load_config
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory, read_json
-from cait_dist.training.attempt import begin_attempt
-from cait_dist.training.plan import CannotStartError
-from cait_dist.training.preflight import preflight
 from cait_dist.training.saving.checkpoint_files import list_checkpoints
+from cait_dist.training.starting.attempt import begin_attempt
+from cait_dist.training.starting.plan import CannotStartError
+from cait_dist.training.starting.preflight import preflight
 
 STEPS = Path(__file__).with_name("zero_program.py")
 RUNS = Path(__file__).with_name("training_program.py")

@@ -29,12 +29,12 @@ from cait_dist.tracking.run_directory import RunDirectory, read_json
 from cait_dist.training.evaluating import run as evaluate_run
 from cait_dist.training.evaluating.request import Request
 from cait_dist.training.evaluating.run import Evaluation
-from cait_dist.training.initial_model import initial_model
-from cait_dist.training.plan import CannotStartError
-from cait_dist.training.preflight import preflight
 from cait_dist.training.saving.checkpoint import read_weights
 from cait_dist.training.saving.checkpoint_files import list_checkpoints
 from cait_dist.training.saving.saved_weights import open_weights
+from cait_dist.training.starting.initial_model import initial_model
+from cait_dist.training.starting.plan import CannotStartError
+from cait_dist.training.starting.preflight import preflight
 
 pytestmark = pytest.mark.slow
 
@@ -114,7 +114,7 @@ def test_the_numbers_are_the_trainers_own(runs: dict[str, RunDirectory], kind: s
 
 def test_the_table_is_that_of_training(run: RunDirectory, shared_config: Path) -> None:
     from cait_dist.evaluation import Accuracy  # noqa: PLC0415
-    from cait_dist.training.console import EvaluationTable  # noqa: PLC0415
+    from cait_dist.training.recording.console import EvaluationTable  # noqa: PLC0415
 
     out = evaluate(run.path, "--set", "val", "--weights", "raw").stdout.splitlines()
     lines: list[str] = []

@@ -13,7 +13,7 @@ from training_command import CAIT
 from cait_dist.config import load_config
 from cait_dist.models.weights import load_weights
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.initial_model import build_model
+from cait_dist.training.starting.initial_model import build_model
 
 pytestmark = pytest.mark.slow
 

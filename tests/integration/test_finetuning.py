@@ -14,10 +14,10 @@ from cait_dist.config import load_config
 from cait_dist.models.weights import resize_pos_embed, save_weights
 from cait_dist.tracking.metrics import read_metrics, series
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.initial_model import initial_model
-from cait_dist.training.plan import CannotStartError
-from cait_dist.training.preflight import preflight
 from cait_dist.training.saving.saved_weights import open_weights
+from cait_dist.training.starting.initial_model import initial_model
+from cait_dist.training.starting.plan import CannotStartError
+from cait_dist.training.starting.preflight import preflight
 from data_prep.plan import make_plan
 from data_prep.run import run as prepare
 from data_prep.sources import open_source

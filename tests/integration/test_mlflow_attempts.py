@@ -18,7 +18,7 @@ from cait_dist.tracking.mlflow_client import bound_client
 from cait_dist.tracking.mlflow_facts import read_ending
 from cait_dist.tracking.run_directory import RunDirectory, read_json, write_json
 from cait_dist.tracking.sync import sync_to_mlflow
-from cait_dist.training.recorder import Recorder
+from cait_dist.training.recording.recorder import Recorder
 from cait_dist.training.schedule import Calendar
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_times")]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cait_dist.config import load_config
-from cait_dist.training.attempt import begin_attempt
-from cait_dist.training.plan import make_plan
 from cait_dist.training.preempt import StopRequest
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
+from cait_dist.training.starting.attempt import begin_attempt
+from cait_dist.training.starting.plan import make_plan
 from cait_dist.training.trainer import Trainer
 
 

@@ -23,15 +23,15 @@ from cait_dist.training.compilation import keep_compiled_in
 from cait_dist.training.distilling.lesson import open_guide
 from cait_dist.training.ema import MovingAverage
 from cait_dist.training.evaluating.precisely import model_to_evaluate
-from cait_dist.training.initial_model import initial_model
 from cait_dist.training.optimizer import set_learning_rate
 from cait_dist.training.parallel import parallelize
-from cait_dist.training.plan import make_plan
-from cait_dist.training.process_group import World, join
+from cait_dist.training.ranks.process_group import World, join
 from cait_dist.training.saving.checkpoint import load_checkpoint
 from cait_dist.training.saving.checkpoint_files import list_checkpoints
 from cait_dist.training.saving.checkpoint_saver import CheckpointSaver
 from cait_dist.training.schedule import learning_rate
+from cait_dist.training.starting.initial_model import initial_model
+from cait_dist.training.starting.plan import make_plan
 from cait_dist.training.step import TrainingStep
 from cait_dist.training.watching.health import HealthCheck
 from cait_dist.training.zero_partition import ZeroPartition

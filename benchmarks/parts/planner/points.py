@@ -89,7 +89,7 @@ def load(point: Point, folder: Path, *more: str) -> Any:
 def measure_memory(point: Point, folder: Path) -> dict[str, Any] | None:
     """On every rank: a small step that loads all code, then the point; rank 0 tells what its steps added."""
     from cait_dist.planning.counting.batch_plan import BatchPlan  # noqa: PLC0415
-    from cait_dist.training.process_group import join  # noqa: PLC0415
+    from cait_dist.training.ranks.process_group import join  # noqa: PLC0415
     from cait_dist.training.timing.timed_step import take_steps  # noqa: PLC0415
 
     world = join(600)

@@ -15,10 +15,10 @@ import cait_dist.training.trainer as trainer_module
 from cait_dist.config import load_config
 from cait_dist.data.loader import MicroBatch
 from cait_dist.training import worker
-from cait_dist.training.attempt import begin_attempt
 from cait_dist.training.preempt import StopRequest
-from cait_dist.training.preflight import preflight
 from cait_dist.training.recovering.replicas import _checksum
+from cait_dist.training.starting.attempt import begin_attempt
+from cait_dist.training.starting.preflight import preflight
 from cait_dist.training.stream import TrainStream
 from cait_dist.training.trainer import Trainer
 

@@ -28,7 +28,7 @@ from cait_dist.augment.mixup import MixPlan, mix_labels
 from cait_dist.config import RunConfig
 from cait_dist.config.distillation import DistillationConfig
 
-from ..plan import Plan
+from ..starting.plan import Plan
 from .identity import TeacherError
 from .teacher import Teaching, open_teacher
 

@@ -19,12 +19,12 @@ from cait_dist.models import Cait
 from cait_dist.tracking.code_version import describe_code
 from cait_dist.tracking.run_directory import timestamp
 
-from ..initial_model import build_model
 from ..parallel import autocast_forward, linear_as_at_stage_3, parameter_dtype, uses_autocast
-from ..plan import image_size_of
 from ..saving.checkpoint import read_weights
 from ..saving.checkpoint_files import Checkpoint, CheckpointError
 from ..saving.export import KINDS
+from ..starting.initial_model import build_model
+from ..starting.plan import image_size_of
 from .precisely import evaluation_precision, products_in_fp32
 from .record import Question, Result
 from .sets import OpenSet, open_set

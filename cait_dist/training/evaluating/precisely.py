@@ -18,8 +18,8 @@ from cait_dist.config import RunConfig
 from cait_dist.models import Cait
 
 from ..ema import MovingAverage
-from ..initial_model import build_model
-from ..process_group import World
+from ..ranks.process_group import World
+from ..starting.initial_model import build_model
 from ..zero_partition import ZeroPartition
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cait_dist.tracking.run_directory import read_json
 
-from ..console import EvaluationTable
+from ..recording.console import EvaluationTable
 from ..saving.checkpoint_files import Checkpoint, CheckpointError, list_checkpoints, open_checkpoint
 from .checkpoint import Evaluator
 from .record import EVALUATIONS, Result, add_result, read_results, save_answers

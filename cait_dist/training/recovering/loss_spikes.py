@@ -24,7 +24,7 @@ import torch
 
 from cait_dist.config.training import RollbackConfig
 
-from ..process_group import World
+from ..ranks.process_group import World
 from .trouble import TroubleError
 
 LAG = 2

@@ -18,7 +18,7 @@ from cait_dist.config.data import DataConfig
 from cait_dist.data.corrupt import CorruptSample
 from cait_dist.data.reader_webdataset import open_train_split
 
-from ..process_group import World
+from ..ranks.process_group import World
 
 QUARANTINE_FILE = "quarantine.jsonl"
 SHOWN_SAMPLES = 3

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..process_group import World
+from ..ranks.process_group import World
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from cait_dist.config.training import RollbackConfig
 from cait_dist.tracking.run_directory import RunDirectory
 
-from ..process_group import World
+from ..ranks.process_group import World
 from ..saving.checkpoint import agree_on_checkpoint
 from ..saving.checkpoint_files import Checkpoint, CheckpointError, list_checkpoints, set_aside
 from .trouble import TroubleError

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..process_group import World
+from ..ranks.process_group import World
 from ..step import StepResult
 from .trouble import TroubleError
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...models.weight_files import on_a_line
 from ..ema import MovingAverage
-from ..process_group import World
+from ..ranks.process_group import World
 from ..zero_partition import ZeroPartition
 from .checkpoint_files import COMPLETE, STATE, Checkpoint, CheckpointError, unreadable_checkpoints
 

@@ -31,7 +31,7 @@ from safetensors.numpy import save_file
 from cait_dist.tracking.storage import flush
 
 from ..ema import MovingAverage
-from ..process_group import World
+from ..ranks.process_group import World
 from ..zero_partition import ZeroPartition
 from .checkpoint_files import PARTIAL, CheckpointError, complete_checkpoint, file_sha256, prune, remove_partial
 from .host_copy import Arrays, HostCopy

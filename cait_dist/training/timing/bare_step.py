@@ -19,7 +19,7 @@ from cait_dist.planning.counting.flops import count_params
 from cait_dist.planning.options import STAGES
 from cait_dist.planning.rates.calibration import BareStep, Phases
 
-from ..process_group import World
+from ..ranks.process_group import World
 from .timed_step import TimedSteps, take_steps
 
 _IMAGES = 2

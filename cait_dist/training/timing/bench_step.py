@@ -18,7 +18,7 @@ from cait_dist.planning.rates.step_time import StepTime, Work, predict_step
 from cait_dist.planning.run_plan import find_data
 from cait_dist.tracking.code_version import describe_code
 
-from ..process_group import World, join
+from ..ranks.process_group import World, join
 from .bare_step import bare_steps
 from .timed_step import take_steps
 

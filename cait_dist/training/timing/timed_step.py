@@ -20,10 +20,10 @@ from cait_dist.planning.counting.batch_plan import BatchPlan
 from cait_dist.planning.rates.calibration import Phases
 
 from ..ema import MovingAverage
-from ..initial_model import build_model
 from ..parallel import parallelize
-from ..plan import image_size_of
-from ..process_group import World
+from ..ranks.process_group import World
+from ..starting.initial_model import build_model
+from ..starting.plan import image_size_of
 from ..step import TrainingStep
 from ..zero_partition import ZeroPartition
 

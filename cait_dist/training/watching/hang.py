@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..naming import in_ranges
+from ..ranks.naming import in_ranges
 
 WIDTH = 400
 """Bytes of a heartbeat: all have the same length, so that one is overwritten in place and never half read."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..optimizer import applied_gradient
-from ..process_group import World
+from ..ranks.process_group import World
 from ..zero_partition import Fragment, ZeroPartition
 
 STAGES = ("self_attention", "class_attention", "ends")

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from ..naming import host_name
+from ..ranks.naming import host_name
 from .activity import ENDING, EVALUATION, SAVING, STARTING, Activity, start_over
 from .hang import Beat, beat_file, explain_hang, note_hang, read_beats, write_beat
 

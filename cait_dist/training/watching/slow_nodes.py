@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from cait_dist.tracking.run_directory import read_json, write_json
 
-from ..naming import host_name
+from ..ranks.naming import host_name
 
 if TYPE_CHECKING:
     from cait_dist.config.training import TrainingConfig
 
     from ..preempt import StopRequest
-    from ..process_group import World
+    from ..ranks.process_group import World
     from ..step import StepResult
 
 FILE = "slow_nodes.json"

@@ -112,7 +112,9 @@ def test_a_job_starts_and_ends_without_torch() -> None:
 
 
 def test_ranks_load_deepspeed_without_the_mlflow_that_it_would_bring_along() -> None:
-    prepare = "import torch, cait_dist.training.process_group as group; group._prepare_deepspeed(torch.device('cpu'))"
+    prepare = (
+        "import torch, cait_dist.training.ranks.process_group as group; group._prepare_deepspeed(torch.device('cpu'))"
+    )
     loaded = loaded_after(prepare)
     assert "deepspeed" in loaded
     assert "mlflow" not in loaded

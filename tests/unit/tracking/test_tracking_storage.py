@@ -25,7 +25,7 @@ from cait_dist.tracking.kept_lines import KeptLines
 from cait_dist.tracking.metrics import MetricsWriter, attempt_metrics, series
 from cait_dist.tracking.run_directory import read_json, write_json
 from cait_dist.tracking.storage import explain
-from cait_dist.training.output import LossyFile
+from cait_dist.training.recording.output import LossyFile
 
 STEPS = range(1, 400)
 

@@ -20,7 +20,7 @@ from cait_dist.models.weights import resize_pos_embed, save_weights
 from cait_dist.training.distilling.identity import TeacherError, teacher_digest
 from cait_dist.training.distilling.lesson import LabelGuide, TeacherGuide, distil, read_labels
 from cait_dist.training.distilling.teacher import Teacher, Teaching, open_teacher
-from cait_dist.training.plan import Plan
+from cait_dist.training.starting.plan import Plan
 
 SMALL = {"image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 PUBLISHED = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -11,9 +11,9 @@ from cait_dist.config import RunConfig, load_config
 from cait_dist.data import shared_memory
 from cait_dist.data.shared_memory import SharedMemoryError
 from cait_dist.training.evaluating.sets import open_set
-from cait_dist.training.loader_memory import check_loader_memory
-from cait_dist.training.plan import make_plan
-from cait_dist.training.process_group import World
+from cait_dist.training.ranks.process_group import World
+from cait_dist.training.starting.loader_memory import check_loader_memory
+from cait_dist.training.starting.plan import make_plan
 
 
 @pytest.fixture

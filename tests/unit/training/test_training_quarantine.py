@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from cait_dist.config.data import DataConfig
 from cait_dist.data.corrupt import CorruptSample
-from cait_dist.training.process_group import World
+from cait_dist.training.ranks.process_group import World
 from cait_dist.training.recovering.quarantine import Quarantine, TooManyCorruptError
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch.distributed as dist
 
 from cait_dist.errors import is_for_user
-from cait_dist.training.naming import in_ranges
-from cait_dist.training.rendezvous import LISTENING_SOCKET, RendezvousError, meet
+from cait_dist.training.ranks.naming import in_ranges
+from cait_dist.training.ranks.rendezvous import LISTENING_SOCKET, RendezvousError, meet
 
 SECONDS = 1.5
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from cait_dist.config.training import RollbackConfig
 from cait_dist.tracking.run_directory import RunDirectory
-from cait_dist.training.process_group import World
+from cait_dist.training.ranks.process_group import World
 from cait_dist.training.recovering.rollback import GivenUpError, Rollbacks
 from cait_dist.training.recovering.trouble import TroubleError
 from cait_dist.training.saving.checkpoint_files import CheckpointError, complete_checkpoint, list_checkpoints

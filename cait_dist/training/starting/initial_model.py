@@ -11,8 +11,8 @@ from cait_dist.config.model import ModelConfig
 from cait_dist.models import Cait, create_model
 from cait_dist.models.weights import fit_weights, load_weights
 
+from ..saving.saved_weights import find_weights, open_weights
 from .plan import CannotStartError
-from .saving.saved_weights import find_weights, open_weights
 
 
 def build_model(config: ModelConfig, num_classes: int) -> Cait:

@@ -10,9 +10,9 @@ import torch
 
 from cait_dist.data.loader import MicroBatch
 
-from .facts import mfu
-from .process_group import World
-from .step import StepResult
+from ..ranks.process_group import World
+from ..starting.facts import mfu
+from ..step import StepResult
 
 
 def learning_metrics(result: StepResult, world: World, grad_norm: Any) -> dict[str, float]:

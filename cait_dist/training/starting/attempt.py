@@ -20,8 +20,7 @@ from cait_dist.tracking.code_version import code_diff, describe_code
 from cait_dist.tracking.metrics import attempt_metrics, read_metrics
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
-from .plan import CannotStartError, Plan
-from .saving.checkpoint_files import (
+from ..saving.checkpoint_files import (
     START_OVER,
     Checkpoint,
     list_checkpoints,
@@ -29,6 +28,7 @@ from .saving.checkpoint_files import (
     set_aside,
     unreadable_checkpoints,
 )
+from .plan import CannotStartError, Plan
 
 
 @dataclass(frozen=True)

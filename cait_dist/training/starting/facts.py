@@ -17,10 +17,10 @@ from cait_dist.planning.counting.flops import count_macs
 from cait_dist.planning.counting.gpu_demand import FLOPS_PER_MAC, PASSES_PER_STEP, PEAK_FLOPS
 from cait_dist.tracking.run_directory import write_json
 
-from .evaluating.sets import OpenSet
+from ..evaluating.sets import OpenSet
+from ..ranks.process_group import World
+from ..zero_partition import ZeroPartition
 from .plan import Plan
-from .process_group import World
-from .zero_partition import ZeroPartition
 
 FACTS_FILE = "facts.json"
 

@@ -6,12 +6,12 @@ from cait_dist.config import RunConfig
 from cait_dist.data.cache_needs import check_cache
 from cait_dist.data.errors import CacheError, RemoteError
 
-from .distilling.identity import TeacherError
-from .distilling.lesson import open_guide
-from .evaluating.sets import open_truth
+from ..distilling.identity import TeacherError
+from ..distilling.lesson import open_guide
+from ..evaluating.sets import open_truth
+from ..saving.checkpoint_files import list_checkpoints
 from .initial_model import build_model, missing_weights
 from .plan import CannotStartError, Plan, make_plan
-from .saving.checkpoint_files import list_checkpoints
 
 
 def preflight(config: RunConfig, processes: int) -> Plan:

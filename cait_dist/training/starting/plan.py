@@ -11,8 +11,8 @@ from cait_dist.config.model import ModelConfig
 from cait_dist.data.reader_webdataset import open_train_split
 from cait_dist.planning.counting.batch_plan import BatchPlan, plan_batches
 
-from .distilling.identity import teacher_digest
-from .schedule import Calendar
+from ..distilling.identity import teacher_digest
+from ..schedule import Calendar
 
 
 class CannotStartError(ValueError):

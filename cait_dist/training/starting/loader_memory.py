@@ -14,10 +14,10 @@ from cait_dist.data.shared_memory import (
     training_bytes,
 )
 
-from .evaluating.sets import OpenSet
-from .naming import host_name
+from ..evaluating.sets import OpenSet
+from ..ranks.naming import host_name
+from ..ranks.process_group import World
 from .plan import Plan
-from .process_group import World
 
 
 def check_loader_memory(config: RunConfig, plan: Plan, world: World, eval_sets: Sequence[OpenSet]) -> None:

@@ -16,8 +16,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from ..watching.activity import exchanging
 from .rendezvous import LISTENING_SOCKET, meet
-from .watching.activity import exchanging
 
 __all__ = ["LISTENING_SOCKET", "World", "bound_all_groups", "join"]
 

@@ -16,8 +16,8 @@ from cait_dist.tracking.plan_versus_actual import write_plan_versus_actual
 from cait_dist.tracking.report import write_report
 from cait_dist.tracking.run_directory import RunDirectory, timestamp
 
+from ..starting.plan import Plan
 from .console import TrainingConsole
-from .plan import Plan
 
 
 class Recorder:

@@ -1,0 +1,1 @@
+"""Where the processes of a training meet, and how they are called."""
