@@ -41,9 +41,9 @@ def forward(
     batch, heads, tokens, dim = q.shape
     passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
     out = q.new_empty(batch, tokens, heads, dim)
-    work = cut(q, 1, workspace_bytes)
+    work, dense = cut(q, 1, workspace_bytes), _wants_dense(q)
     for samples in work.samples:
-        qs, ks, vs = (_as_one(t[samples]) for t in (q, k, v))  # (b H, N, d)
+        qs, ks, vs = (_as_one(t[samples], dense) for t in (q, k, v))  # (b H, N, d)
         for rows in work.rows:
             (maps,) = work.maps(samples, rows)
             torch.bmm(qs[:, rows], ks.mT, out=maps)
@@ -72,9 +72,9 @@ def backward(
     dqkv = torch.empty_like(qkv)
     dq, dk, dv = dqkv.unbind(0)
     sums = b_w.new_zeros(torch.get_num_threads(), 2 * heads + 1, heads)
-    work = cut(q, 2, workspace_bytes)
+    work, dense = cut(q, 2, workspace_bytes), _wants_dense(q)
     for samples in work.samples:
-        qs, ks, vs, dos = (_as_one(t[samples]) for t in (q, k, v, do))  # (b H, N, d)
+        qs, ks, vs, dos = (_as_one(t[samples], dense) for t in (q, k, v, do))  # (b H, N, d)
         dks, dvs = _Total(dk[samples], len(work.rows)), _Total(dv[samples], len(work.rows))
         for rows in work.rows:
             maps, grads = work.maps(samples, rows)
@@ -150,6 +150,15 @@ def _passes(q: Tensor) -> RowPasses:
     return passes
 
 
-def _as_one(t: Tensor) -> Tensor:
-    """(b, H, N, d) as (b H, N, d). Products of narrow numbers are quicker on dense ones by more than the copy costs."""
-    return (t.contiguous() if t.element_size() < 4 else t).flatten(0, 1)
+def _wants_dense(q: Tensor) -> bool:
+    """Whether products are on dense tensors.
+
+    Narrow ones are quicker on them by more than the copy costs, and samples that are worked on together have to lie so.
+    A sample that happens to be alone is not computed differently.
+    """
+    return q.element_size() < 4 or 2 * q.shape[1] * q.shape[2] ** 2 * q.element_size() <= CACHED_BYTES
+
+
+def _as_one(t: Tensor, dense: bool) -> Tensor:
+    """(b, H, N, d) as (b H, N, d)."""
+    return (t.contiguous() if dense else t).flatten(0, 1)
