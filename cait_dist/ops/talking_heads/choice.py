@@ -16,10 +16,11 @@ Speed of native over that of eager, forward and backward, at 8 samples with head
     16 heads, bf16      0.55   0.72   0.98   1.19   1.69   2.68   3.31   3.63   5.64
 
 (``python benchmarks/attention.py --only crossover --rounds 3`` at commit fe25d98, 2026-11-26, one thread of an Intel
-Xeon with AMX and 2 cores that had other work too, torch 2.13.0.) ``chunked`` took, on another machine, 0.36 to 1.15 of
-eager's time from 196 tokens on, the more tokens and heads the less: where it is chosen, it is for its memory. On CUDA
-nothing was measured: there the rule is for the sake of memory, and ``fused`` comes first because it moves the fewest
-bytes.
+Xeon with AMX and 2 cores that had other work too, torch 2.13.0; before ``native`` attended to small samples together,
+which at 36 tokens in bf16 left a third of its time on another machine.) ``chunked`` took, on yet another, 0.36 to 1.15
+of eager's time from 196 tokens on, the more tokens and heads the less: where it is chosen, it is for its memory. On
+CUDA nothing was measured: there the rule is for the sake of memory, and ``fused`` comes first because it moves the
+fewest bytes.
 """
 
 from collections.abc import Iterator

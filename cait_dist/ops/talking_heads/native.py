@@ -113,7 +113,7 @@ def cut(q: Tensor, buffers: int, workspace_bytes: int | None) -> Blocks:
 
 
 class _Total:
-    """A gradient (H, N, d): the product of the one block, or the wide sum of those of several."""
+    """A gradient (b, H, N, d): the product of the one block, or the wide sum of those of several."""
 
     def __init__(self, target: Tensor, blocks: int) -> None:
         self._target, self._blocks = target, blocks
