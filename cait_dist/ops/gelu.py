@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compiled_c import compile_c
+from .eager_cpu import is_eager_on_cpu
 
 _SOURCE = Path(__file__).with_name("gelu.c")
 _BITS = {torch.bfloat16: 16, torch.float32: 32}
@@ -75,10 +76,8 @@ class _Passes:
 
 
 def _passes_for(x: Tensor) -> _Passes | None:
-    # A compiler of the network looks into torch's operations alone, and some tensors only pretend to have numbers.
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or type(x) is not Tensor or not x.is_contiguous():
-        return None
-    return _compiled(x.dtype) if x.dtype in _BITS else None
+    fits = is_eager_on_cpu(x) and x.is_contiguous() and x.dtype in _BITS
+    return _compiled(x.dtype) if fits else None
 
 
 @functools.cache

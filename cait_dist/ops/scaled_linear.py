@@ -1,4 +1,4 @@
-"""The linear layer at the end of a residual branch, with what stands before and behind it, keeping its input alone.
+"""The linear layer of a residual branch, with what stands before and behind it, keeping its input alone.
 
     y = γ ⊙ (W act(x) + b)        act: the identity or the exact GELU; γ: LayerScale (d_out,), a scalar (1,), or 1
 
@@ -11,8 +11,9 @@ G = ∂L/∂y:
     ∂L/∂W = γ M        ∂L/∂b = γ s        ∂L/∂γ_i = Σ_k W_ik M_ik + b_i s_i        s = Σ_t G_t
     ∂L/∂act(x) = G (γ W)
 
-Under autocast no narrow copy of W is kept either, but made again. What is saved of parameters is themselves: where they
-are partitioned and gathered anew for the backward pass, it is the gathered ones that it sees.
+Under autocast no narrow copy of W is kept either, but made again; of a layer with neither GELU nor γ that is all there
+is to it. What is saved of parameters is themselves: where they are partitioned and gathered anew for the backward pass,
+it is the gathered ones that it sees.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from .gelu import gelu as gelu_of
 from .gelu import gelu_and_gradient, has_passes_for
+from .products import gradient_times, rows_times
 
 CACHED_NUMBERS = 2**18
 """Of a product that is summed at once, and made for that alone."""
@@ -52,8 +54,6 @@ def scaled_linear(
     dtype = torch.get_autocast_dtype(x.device.type) if narrowed else x.dtype
     if not narrowed and x.dtype != weight.dtype:
         raise TypeError(f"a linear layer in {weight.dtype} takes no input in {x.dtype}")
-    if not gelu and scale is None:
-        return F.linear(x, weight, bias)  # keeps no more than its input and, under autocast, a narrow W: and is faster
     x = x.to(dtype)  # out here, so that what is kept is narrow
     if scale is None or dtype != torch.float16:
         return _ScaledLinear.apply(x, weight, bias, scale, gelu)
@@ -74,7 +74,7 @@ class _ScaledLinear(torch.autograd.Function):
         ctx.gelu = gelu
         # Autocast may be on, but finds nothing to narrow: x has its dtype, and W and b get that of x.
         bias = None if bias is None else _folded(bias, scale, x.dtype)
-        return F.linear(gelu_of(x) if gelu else x, _folded(weight, scale, x.dtype), bias)
+        return rows_times(gelu_of(x) if gelu else x, _folded(weight, scale, x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -93,7 +93,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     rows = x.reshape(-1, x.shape[-1])
     dx = dw = db = dscale = None
     if ctx.gelu and by_x and has_passes_for(rows):
-        act, dx = gelu_and_gradient(rows, torch.mm(g, _folded(weight, scale, g.dtype)))
+        act, dx = gelu_and_gradient(rows, gradient_times(g, _folded(weight, scale, g.dtype)))
     else:
         act = F.gelu(rows) if ctx.gelu else rows
     if by_weight or by_scale:
@@ -112,7 +112,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dscale = (dscale if scale.numel() == len(dscale) else dscale.sum(0, keepdim=True)).to(scale.dtype)
     if by_x and dx is None:
         w = _folded(weight, scale, g.dtype)
-        dx = _gradient_through_gelu(g, w, rows, act) if ctx.gelu else torch.mm(g, w)
+        dx = _gradient_through_gelu(g, w, rows, act) if ctx.gelu else gradient_times(g, w)
     return None if dx is None else dx.view(x.shape), dw, db, dscale, None
 
 

@@ -17,11 +17,12 @@ none. GELU is computed again, and LayerScale needs no output (:mod:`cait_dist.op
 or dropout stands behind GELU its output is kept too (e N m), and with dropout that of either branch (e N d). Stochastic
 depth leaves whole samples out of a branch, so a rate p keeps 1 - p of all this.
 
-Recomputation keeps less, and makes again for one block at a time what it did not keep. The peak is looked for at three
+Recomputation keeps less, and makes again for one block at a time what it did not keep. The peak is looked for at four
 kinds of moments: when the forward pass ends, and in each block when the backward pass is in its feed-forward branch,
-and when it is in its attention, for which the feed-forward branch has been released. Meanwhile gradients of weights
-come up, where they are not written into buffers that are there anyway. The tests hold what is kept against what
-``torch.autograd.graph.saved_tensors_hooks`` sees, and the peak against the live bytes of a step.
+when it is in its attention, for which the feed-forward branch has been released, and in the layer before that.
+Meanwhile gradients of weights come up, where they are not written into buffers that are there anyway. The tests hold
+what is kept against what ``torch.autograd.graph.saved_tensors_hooks`` sees, and the peak against the live bytes of a
+step.
 """
 
 from __future__ import annotations
@@ -142,19 +143,21 @@ def count_activations(
         else:
             kept += share * (attention.total + mlp.total)
         batch = kept_weights + gradient * _params_behind(arch, block)
-        for live, weights in _live_in_mlp(arch, tokens, width, device):
+        for live, weights in _live_in_mlp(arch, tokens, width, device, gradient):
             in_mlp = kept + share * (again + live)
             moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch + weights, in_attention=False))
         again += attention.inside if policy == "attention" else 0
         in_attention = kept + share * (again - mlp.total + _live_in_attention(arch, tokens, width.product, backend))
         moments.append(Moment(f"block {block}, attention", in_attention, batch, in_attention=True))
-    cached = _kept_weights(arch, width, "none") if width.autocast else kept_weights
+        live, weights = _live_before_attention(arch, tokens, width, gradient)
+        before = kept + share * (again - mlp.total - attention.inside + live)
+        moments.append(Moment(f"block {block}, before attention", before, batch + weights, in_attention=False))
     maps = _workspace_maps(arch, width.product, backend)
     whole = kept + _ends(arch, width)
     return Activations(
         kept_per_image=whole,
         kept_per_batch=kept_weights,
-        moments=(*moments, Moment("end of the forward pass", whole, cached, in_attention=False)),
+        moments=(*moments, Moment("end of the forward pass", whole, kept_weights, in_attention=False)),
         workspace_maps=maps,
         workspace_limit=_workspace_limit(maps, backend, device),
         workspace_floor=maps if backend == "fused" else 0,
@@ -231,24 +234,17 @@ def _class_block(arch: Architecture, width: Numerics) -> int:
 
 
 def _kept_weights(arch: Architecture, width: Numerics, policy: str) -> int:
-    """Copies of weights that autograd keeps: narrow ones of matrices under autocast, wide ones of vectors in bf16.
+    """Copies of weights that autograd keeps: narrow ones of a convolution under autocast, wide ones of vectors in bf16.
 
-    What is computed again makes its copies anew.
+    Linear layers make their copies again, and what is computed again makes them anew.
     """
-    d, m = arch.embed_dim, arch.mlp_hidden
-    if not width.autocast:
-        whole = sum(not is_recomputed(policy, block) for block in range(arch.depth))
-        return 4 * WIDE * d * (whole + arch.class_blocks) if width.parameter < WIDE else 0
-    # The layers that end a branch make their copies again: what has a scale in its weights, or GELU before it.
-    scaled = arch.branch.scale != "none"
-    attention, mlp = (3 if scaled else 4) * d**2, d * m
-    linears = 4 * d**2 + 2 * mlp if arch.drop_rate else attention + mlp
-    if policy == "attention":
-        linears = 2 * mlp if arch.drop_rate else mlp
-    blocks = sum(0 if is_recomputed(policy, block) else linears for block in range(arch.depth))
-    class_block = attention + (mlp if arch.class_attention_mlp else 0)
-    ends = d * (arch.in_chans * arch.patch_size**2 + arch.num_classes)
-    return width.product * (blocks + arch.class_blocks * class_block + ends)
+    d = arch.embed_dim
+    if width.autocast:
+        return width.product * d * arch.in_chans * arch.patch_size**2
+    if width.parameter == WIDE:
+        return 0
+    whole = sum(not is_recomputed(policy, block) for block in range(arch.depth))
+    return 4 * WIDE * d * (whole + arch.class_blocks)
 
 
 def _workspace_maps(arch: Architecture, e: int, backend: str) -> int:
@@ -265,24 +261,39 @@ def _workspace_limit(maps: int, backend: str, device: str) -> int:
     return fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device]
 
 
-def _live_in_mlp(arch: Architecture, tokens: int, width: Numerics, device: str) -> list[tuple[int, int]]:
+def _live_in_mlp(arch: Architecture, tokens: int, width: Numerics, device: str, gradient: int) -> list[tuple[int, int]]:
     """Bytes beyond what is kept, per image and per batch, at the moments of a feed-forward branch's backward pass.
 
     Of the stream and the hidden layer: on a CPU GELU beside its gradient until the product with it is there, elsewhere
     one in the place of the other. And of the weights, where a scale is multiplied into them: their scaled gradient in
-    the width of products and then wide, beside which its products with the weights are made, in parts on a CPU.
+    the width of products and then wide, beside which its products with the weights are made, in parts on a CPU. Last,
+    the gradients of the first layer, beside that of the weights of the second.
     """
     e, has_passes = width.product, device == "cpu" and not (arch.branch.has_shifts or arch.drop_rate)
     stream, hidden = WIDE * tokens * arch.embed_dim, e * tokens * arch.mlp_hidden
-    numbers = arch.embed_dim * arch.mlp_hidden if arch.branch.scale != "none" else 0
+    matrix = arch.embed_dim * arch.mlp_hidden
+    numbers = matrix if arch.branch.scale != "none" else 0
     products = min(numbers, CACHED_NUMBERS) if device == "cpu" else numbers
     widening = (e if e < WIDE else 0) * numbers
     scaling = WIDE * products + (WIDE * numbers if width.parameter < WIDE else 0)
-    last = stream + hidden, WIDE * numbers + max(widening, scaling)
-    return [(stream + 2 * hidden, e * numbers), last] if has_passes else [last]
+    second = stream + hidden, WIDE * numbers + max(widening, scaling)
+    first = stream + e * tokens * arch.embed_dim, (_weight_gradient(width) + gradient) * matrix
+    return [(stream + 2 * hidden, e * numbers), second, first] if has_passes else [second, first]
+
+
+def _live_before_attention(arch: Architecture, tokens: int, width: Numerics, gradient: int) -> tuple[int, int]:
+    """Where q, k and v come from: their gradients and that of the norm's output, beside those of weights."""
+    d = arch.embed_dim
+    behind = 2 * d * arch.mlp_hidden + d**2
+    return (4 * width.product + WIDE) * tokens * d, _weight_gradient(width) * 3 * d**2 + gradient * behind
+
+
+def _weight_gradient(width: Numerics) -> int:
+    """Bytes per weight of a linear layer when its backward pass is at its input: a gradient, and perhaps a copy."""
+    return width.parameter + (width.product if width.autocast else 0)
 
 
 def _live_in_attention(arch: Architecture, tokens: int, e: int, backend: str) -> int:
-    """Of q, k and v; and in eager two maps against one that is not needed any more."""
+    """Of the stream, of q, k and v; and in eager two maps against one that is not needed any more."""
     maps = WIDE * arch.num_heads * tokens**2 if backend == "eager" and arch.talking_heads else 0
-    return 3 * e * tokens * arch.embed_dim + maps
+    return (WIDE + 3 * e) * tokens * arch.embed_dim + maps

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cait_dist.augment.pipeline import BatchAugmentation, Purpose
 from cait_dist.config import RunConfig
 from cait_dist.data.randomness import Stream, uniform
 from cait_dist.models import Architecture
 from cait_dist.models.attention import SelfAttention
-from cait_dist.models.layers import StreamNorm
+from cait_dist.models.layers import BranchLinear, StreamNorm
 from cait_dist.models.residual import add_branch
 from cait_dist.ops import override_backend
 from cait_dist.ops.gelu import gelu, gelu_and_gradient
@@ -122,7 +122,7 @@ class StepBench:
         return tuple(_less(step, block * (step.blocks - arch.class_blocks)) if step in wide else step for step in bare)
 
     def _product(self, rows: int, inner: int, outer: int, dtype: torch.dtype) -> Both:
-        layer = nn.Linear(inner, outer, device=self._device, dtype=dtype)
+        layer = BranchLinear(inner, outer, device=self._device, dtype=dtype)
         return self._both(layer, self._random(1, rows, inner, dtype=dtype), list(layer.parameters()))
 
     def _attention(self, arch: Architecture, images: int, backend: str, dtype: torch.dtype) -> AttentionTime:

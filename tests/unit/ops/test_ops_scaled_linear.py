@@ -142,7 +142,9 @@ def kept(layer: Layer, leaves: list[Tensor | None], **options: bool) -> list[Ten
     return found
 
 
-@pytest.mark.parametrize(("gelu", "scale"), [(True, D_OUT), (True, 1), (True, None), (False, D_OUT), (False, 1)])
+@pytest.mark.parametrize(
+    ("gelu", "scale"), [(True, D_OUT), (True, 1), (True, None), (False, D_OUT), (False, 1), (False, None)]
+)
 def test_only_the_input_and_the_parameters_are_kept_in_the_dtype_of_the_product(gelu, scale):
     leaves = [t if t is None else t.float().requires_grad_() for t in tensors(scale, bias=True)[:-1]]
     parameters = [t for t in leaves[1:] if t is not None]
