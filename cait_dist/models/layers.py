@@ -4,7 +4,7 @@ The residual stream of CaiT is a long sum of tiny terms: with LayerScale at 1e-6
 millionth of its branch. bfloat16 has 8 significant bits and would round most of that away, so the stream stays in
 float32 or wider whatever the dtype of the parameters, and only branches leave it:
 
-    stream (float32) ─► LayerNorm, in the stream's dtype ─► parameters' dtype ─► linear layers, · gamma ─► stream
+    stream (float32) ─► LayerNorm, in the stream's dtype ─► products' dtype ─► linear layers, · gamma ─► stream
 
 :class:`StreamNorm` is the way out of the stream, or :func:`narrow` where a variant has no norm;
 :func:`cait_dist.models.residual.add_branch` is the way back. A layer reads the dtype of its own parameters only, inside
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cait_dist.ops import scale_outside, scaled_linear
+from cait_dist.ops import product_dtype, scale_outside, scaled_linear
 
 NORM_EPS = 1e-6
 
 
 class StreamNorm(nn.LayerNorm):
-    """LayerNorm that computes in the dtype of the stream and returns the dtype of the parameters."""
+    """LayerNorm that computes in the dtype of the stream and returns that of matrix products."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, eps=NORM_EPS)
@@ -34,15 +34,15 @@ class StreamNorm(nn.LayerNorm):
             x: (..., d) in the dtype of the residual stream.
 
         Returns:
-            (..., d) in the dtype of the parameters, ready for a linear layer.
+            (..., d) in the dtype of the parameters, or that of autocast: ready for a linear layer.
         """
         y = F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
-        return y.to(self.weight.dtype)
+        return y.to(product_dtype(self.weight))
 
 
 def narrow(x: Tensor, layer: nn.Linear) -> Tensor:
-    """Tokens in the dtype of the layer that takes them: those that come from a norm are it already."""
-    return x.to(layer.weight.dtype)
+    """Tokens in the dtype of the layer that takes them: those that come from a norm are in that of its products."""
+    return x if x.dtype == product_dtype(layer.weight) else x.to(layer.weight.dtype)
 
 
 class BranchLinear(nn.Linear):

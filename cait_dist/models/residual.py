@@ -76,7 +76,9 @@ class _Add(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, kept: Tensor | None) -> Tensor:
         ctx.save_for_backward(x.new_empty(0) if kept is None else kept)
         ctx.all_kept, ctx.dtype = kept is None, y.dtype
-        return x + y if kept is None else x.index_add(0, kept, y.to(x.dtype))
+        if kept is not None:
+            return x.index_add(0, kept, y.to(x.dtype))
+        return x + y if y.dtype == x.dtype else y.to(x.dtype).add_(x)  # one buffer less than the sum of two dtypes
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -4,6 +4,7 @@ This floor imports nothing else of the project. Each public function is the one 
 faster implementation may be chosen.
 """
 
+from .product_dtype import product_dtype
 from .sample_drop import draw_keep_mask
 from .scaled_linear import scale_outside, scaled_linear
 from .talking_heads import available_backends, choose_backend, override_backend, talking_heads_attention
@@ -13,6 +14,7 @@ __all__ = [
     "choose_backend",
     "draw_keep_mask",
     "override_backend",
+    "product_dtype",
     "scale_outside",
     "scaled_linear",
     "talking_heads_attention",

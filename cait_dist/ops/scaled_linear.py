@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .gelu import gelu as gelu_of
 from .gelu import gelu_and_gradient, has_passes_for
+from .product_dtype import autocasts, product_dtype
 from .products import gradient_times, rows_times
 
 CACHED_NUMBERS = 2**18
@@ -50,9 +51,8 @@ def scaled_linear(
     Raises:
         TypeError: If the product would be one of two dtypes.
     """
-    narrowed = _autocasts(x.device) and x.dtype != torch.float64
-    dtype = torch.get_autocast_dtype(x.device.type) if narrowed else x.dtype
-    if not narrowed and x.dtype != weight.dtype:
+    dtype = product_dtype(x)
+    if dtype != product_dtype(weight):
         raise TypeError(f"a linear layer in {weight.dtype} takes no input in {x.dtype}")
     x = x.to(dtype)  # out here, so that what is kept is narrow
     if scale is None or dtype != torch.float16:
@@ -79,7 +79,7 @@ class _ScaledLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # The caller may still be, or only now be, inside autocast; what is to be narrow is.
-        if _autocasts(grad.device):
+        if autocasts(grad.device):
             with torch.autocast(grad.device.type, enabled=False):
                 return _gradients(ctx, grad)
         return _gradients(ctx, grad)
@@ -143,10 +143,6 @@ def _folded(tensor: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     if scale is None:
         return tensor.to(dtype)
     return (scale.to(_wide(tensor)).view(-1, *[1] * (tensor.ndim - 1)) * tensor).to(dtype)
-
-
-def _autocasts(device: torch.device) -> bool:
-    return device.type != "meta" and torch.is_autocast_enabled(device.type)  # meta tensors have none, and may not ask
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -27,6 +27,7 @@ on the mixed map is a further pass over it (:mod:`.map_dropout`).
 
 from torch import Tensor
 
+from ..product_dtype import product_dtype
 from . import eager, operator
 from .choice import available_backends, choose_backend, override_backend
 
@@ -74,7 +75,7 @@ def talking_heads_attention(
     dropout_p = dropout_p if training else 0.0
     chosen = choose_backend(
         qkv.device,
-        operator.product_dtype(qkv),
+        product_dtype(qkv),
         heads=qkv.shape[2],
         tokens=qkv.shape[3],
         backend=backend,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from ..product_dtype import product_dtype
 from . import chunked, fused, native
 from .map_dropout import MapDropout, draw_seed
 
@@ -55,13 +56,6 @@ def attend(
     seed = draw_seed() if dropout_p else None
     call = scale, backend, workspace_bytes, dropout_p, seed
     return _forward(qkv.to(product_dtype(qkv)), *mixing, *call).transpose(1, 2)
-
-
-def product_dtype(qkv: Tensor) -> torch.dtype:
-    """That in which queries are multiplied with keys, here and now: autocast has a say in it."""
-    device = qkv.device.type
-    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if casts and qkv.dtype != torch.float64 else qkv.dtype
 
 
 @library.custom_op("cait_dist::talking_heads", mutates_args=())

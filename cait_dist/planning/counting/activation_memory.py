@@ -184,8 +184,7 @@ def _behind(arch: Architecture, tokens: int, e: int, mask: int) -> int:
 
 def _input_beyond(arch: Architecture, tokens: int, width: Numerics) -> int:
     """What an attention that is computed again takes as its input, beyond the narrow tokens that its layers take."""
-    taken = width.parameter if arch.branch.norm else WIDE
-    return (taken - width.product) * tokens * arch.embed_dim
+    return 0 if arch.branch.norm else (WIDE - width.product) * tokens * arch.embed_dim
 
 
 def _attention_branch(arch: Architecture, tokens: int, width: Numerics, backend: str, mask: int) -> _Branch:
@@ -224,10 +223,11 @@ def _ends(arch: Architecture, width: Numerics) -> int:
 def _class_block(arch: Architecture, width: Numerics) -> int:
     """A class-attention block: stream and norm of all tokens, k and v; the rest is of one token and small.
 
-    k and v take the same tokens, but each a narrow copy of its own under autocast, or a shifted one with Fixup.
+    k and v take the same tokens, but each a copy of its own where no norm has narrowed them for autocast, or where
+    Fixup shifts them.
     """
     e, d, tokens = width.product, arch.embed_dim, arch.num_patches + 1
-    copies = 2 if width.autocast or arch.branch.has_shifts else 1
+    copies = 2 if (width.autocast and not arch.branch.norm) or arch.branch.has_shifts else 1
     norm = WIDE * tokens * d + 2 * WIDE * tokens if arch.branch.norm else 0
     mlp = (WIDE + e) * d + e * arch.mlp_hidden if arch.class_attention_mlp else 0
     return norm + (copies + 2) * e * tokens * d + (WIDE + 4 * e) * d + mlp
