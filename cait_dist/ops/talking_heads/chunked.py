@@ -32,74 +32,48 @@ from torch import Tensor
 
 from .blocks import cut_into_blocks
 from .map_dropout import MapDropout
+from .mixing import Mixing
 
 WORKSPACE_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 """Size of all block buffers together. A CPU wants them in its cache, a GPU wants kernels that outlast their launch."""
 
 
-def forward(
-    qkv: Tensor,
-    w_l: Tensor,
-    w_w: Tensor,
-    b_w: Tensor,
-    scale: float,
-    workspace_bytes: int | None,
-    dropout: MapDropout | None,
-) -> Tensor:
+def forward(qkv: Tensor, mixing: Mixing) -> Tensor:
     """Attends, outside autograd.
 
     Args:
         qkv: (3, B, H, N, d), in any layout.
-        w_l: (H, H), in the dtype of qkv; as is ``w_w``.
-        w_w: (H, H).
-        b_w: (H,), float32 at least.
-        scale: Factor on q kᵀ.
-        workspace_bytes: Bound on the block buffers; None takes :data:`WORKSPACE_BYTES`. One query row of one sample is
-            the least that is worked on, even if it needs more.
-        dropout: On the mixed map, or None.
+        mixing: See there; without a bound, the block buffers take :data:`WORKSPACE_BYTES`. One query row of one sample
+            is the least that is worked on, even if it needs more.
 
     Returns:
         (B, N, H, d).
     """
     q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
-    out = q.new_empty(batch, tokens, heads, dim)
+    out, b_w, dropout = q.new_empty(batch, tokens, heads, dim), mixing.b_w, mixing.dropout
     # (B, H, d), the term of rank one, which it is no more where some of it is dropped.
     offset = v.sum(2, dtype=b_w.dtype) * b_w.view(heads, 1) if dropout is None else None
-    blocks = cut_into_blocks(q, _budget(q, workspace_bytes))
+    blocks = cut_into_blocks(q, _budget(q, mixing.workspace_bytes))
     for samples in blocks.samples:
-        qs, ks, vs = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples]))
+        qs, ks, vs = (_heads_first(t) for t in (q[samples] * mixing.scale, k[samples], v[samples]))
         for rows in blocks.rows:
             probs, maps, *_ = blocks.maps(samples, rows)
-            _probabilities(qs[:, rows], ks, w_l, logits=maps, scores=probs, out=probs)
-            _mix(w_w, probs, out=maps)
+            _probabilities(qs[:, rows], ks, mixing.w_l, logits=maps, scores=probs, out=probs)
+            _mix(mixing.w_w, probs, out=maps)
             if dropout is not None:
                 _Dropped(dropout, samples, rows, b_w).finish_map(maps)
             _store(torch.bmm(maps, vs), out.transpose(1, 2)[samples, :, rows], offset, samples)
     return out
 
 
-def backward(
-    do: Tensor,
-    qkv: Tensor,
-    w_l: Tensor,
-    w_w: Tensor,
-    b_w: Tensor,
-    scale: float,
-    workspace_bytes: int | None,
-    dropout: MapDropout | None,
-) -> tuple[Tensor, ...]:
+def backward(do: Tensor, qkv: Tensor, mixing: Mixing) -> tuple[Tensor, ...]:
     """Differentiates, outside autograd.
 
     Args:
         do: Gradient of the result, (B, H, N, d), in any layout.
-        qkv: As in :func:`forward`, like everything that follows.
-        w_l: See there.
-        w_w: See there.
-        b_w: See there.
-        scale: See there.
-        workspace_bytes: See there.
-        dropout: See there.
+        qkv: As in :func:`forward`.
+        mixing: As in :func:`forward`.
 
     Returns:
         Gradients by qkv, laid out as it is, and by w_l, w_w and b_w, in the dtype of b_w.
@@ -108,21 +82,22 @@ def backward(
     heads = q.shape[1]
     dqkv = torch.empty_like(qkv)
     dq, dk, dv = dqkv.unbind(0)
-    dw_l, dw_w, db_w = (torch.zeros_like(w, dtype=b_w.dtype) for w in (w_l, w_w, b_w))
+    b_w, dropout = mixing.b_w, mixing.dropout
+    dw_l, dw_w, db_w = (torch.zeros_like(w, dtype=b_w.dtype) for w in (mixing.w_l, mixing.w_w, b_w))
     offset = None
     if dropout is None:
         do_sum, v_sum = (t.sum(2, dtype=b_w.dtype) for t in (do, v))  # (B, H, d)
         offset, db_w = do_sum * b_w.view(heads, 1), (do_sum * v_sum).sum((0, 2))
-    blocks = cut_into_blocks(q, _budget(q, workspace_bytes))
+    blocks = cut_into_blocks(q, _budget(q, mixing.workspace_bytes))
     for samples in blocks.samples:
-        qs, ks, vs, dos = (_heads_first(t) for t in (q[samples] * scale, k[samples], v[samples], do[samples]))
+        qs, ks, vs, dos = (_heads_first(t) for t in (q[samples] * mixing.scale, k[samples], v[samples], do[samples]))
         dks, dvs = (torch.zeros_like(qs, dtype=b_w.dtype) for _ in range(2))
         sums = _Sums(dks, dvs, dw_l, dw_w, db_w)
         for rows in blocks.rows:
             maps = blocks.maps(samples, rows)
             dropped = None if dropout is None else _Dropped(dropout, samples, rows, b_w)
-            dqs = _backward_block(qs[:, rows], ks, vs, dos[:, rows], w_l, w_w, maps, sums, dropped)
-            _store(dqs.mul_(scale), dq[samples, :, rows])
+            dqs = _backward_block(qs[:, rows], ks, vs, dos[:, rows], mixing, maps, sums, dropped)
+            _store(dqs.mul_(mixing.scale), dq[samples, :, rows])
         _store(dks, dk[samples])
         _store(dvs, dv[samples], offset, samples)
     return dqkv, dw_l, dw_w, db_w
@@ -172,14 +147,14 @@ def _backward_block(
     k: Tensor,
     v: Tensor,
     do: Tensor,
-    w_l: Tensor,
-    w_w: Tensor,
+    mixing: Mixing,
     maps: list[Tensor],
     sums: _Sums,
     dropped: _Dropped | None,
 ) -> Tensor:
     """Adds the part of m query rows to the sums; returns the gradient (H·b, m, d) of these rows of scale · q."""
     scores, probs, left, right = maps
+    w_l, w_w = mixing.w_l, mixing.w_w
     _probabilities(q, k, w_l, logits=left, scores=scores, out=probs)
     _mix(w_w, probs, out=left)  # A
     torch.bmm(do, v.transpose(1, 2), out=right)  # dA

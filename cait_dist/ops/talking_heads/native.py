@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .blocks import Blocks, ranges
-from .map_dropout import MapDropout
+from .mixing import Mixing
 from .native_rows import RowPasses, row_passes
 
 WORKSPACE_BYTES = 8 * 2**20
@@ -27,52 +27,35 @@ CACHED_BYTES = 2**20
 between a product and a row pass. It saves small networks most of the time that calls take."""
 
 
-def forward(
-    qkv: Tensor,
-    w_l: Tensor,
-    w_w: Tensor,
-    b_w: Tensor,
-    scale: float,
-    workspace_bytes: int | None,
-    dropout: MapDropout | None,
-) -> Tensor:
+def forward(qkv: Tensor, mixing: Mixing) -> Tensor:
     """Attends; arguments and result as :func:`cait_dist.ops.talking_heads.chunked.forward`."""
     q, k, v = qkv.unbind(0)
     batch, heads, tokens, dim = q.shape
-    passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
+    passes, weights, dropout = _passes(q), _wide_weights(mixing), mixing.dropout
     out = q.new_empty(batch, tokens, heads, dim)
-    work, dense = cut(q, 1, workspace_bytes), _wants_dense(q)
+    work, dense = cut(q, 1, mixing.workspace_bytes), _wants_dense(q)
     for samples in work.samples:
         qs, ks, vs = (_as_one(t[samples], dense) for t in (q, k, v))  # (b H, N, d)
         for rows in work.rows:
             (maps,) = work.maps(samples, rows)
             torch.bmm(qs[:, rows], ks.mT, out=maps)
             for of_sample in maps.split(heads):
-                passes.forward(of_sample, w_l, w_w, b_w, scale)
+                passes.forward(of_sample, *weights, mixing.scale)
             if dropout is not None:
                 dropout.drop_(maps.unflatten(0, (-1, heads)), samples, rows)
             out[samples, rows] = torch.bmm(maps, vs).unflatten(0, (-1, heads)).transpose(1, 2)
     return out
 
 
-def backward(
-    do: Tensor,
-    qkv: Tensor,
-    w_l: Tensor,
-    w_w: Tensor,
-    b_w: Tensor,
-    scale: float,
-    workspace_bytes: int | None,
-    dropout: MapDropout | None,
-) -> tuple[Tensor, ...]:
+def backward(do: Tensor, qkv: Tensor, mixing: Mixing) -> tuple[Tensor, ...]:
     """Differentiates; arguments and results as :func:`cait_dist.ops.talking_heads.chunked.backward`."""
     q, k, v = qkv.unbind(0)
     heads = q.shape[1]
-    passes, (w_l, w_w) = _passes(q), (t.to(b_w.dtype) for t in (w_l, w_w))
+    passes, weights, dropout = _passes(q), _wide_weights(mixing), mixing.dropout
     dqkv = torch.empty_like(qkv)
     dq, dk, dv = dqkv.unbind(0)
-    sums = b_w.new_zeros(torch.get_num_threads(), 2 * heads + 1, heads)
-    work, dense = cut(q, 2, workspace_bytes), _wants_dense(q)
+    sums = mixing.b_w.new_zeros(torch.get_num_threads(), 2 * heads + 1, heads)
+    work, dense = cut(q, 2, mixing.workspace_bytes), _wants_dense(q)
     for samples in work.samples:
         qs, ks, vs, dos = (_as_one(t[samples], dense) for t in (q, k, v, do))  # (b H, N, d)
         dks, dvs = _Total(dk[samples], len(work.rows)), _Total(dv[samples], len(work.rows))
@@ -83,7 +66,7 @@ def backward(
             if dropout is not None:
                 dropout.drop_(grads.unflatten(0, (-1, heads)), samples, rows)
             for of_sample, of_its_gradient in zip(maps.split(heads), grads.split(heads), strict=True):
-                passes.backward(of_sample, of_its_gradient, w_l, w_w, b_w, scale, sums)
+                passes.backward(of_sample, of_its_gradient, *weights, mixing.scale, sums)
             if dropout is not None:
                 dropout.drop_(maps.unflatten(0, (-1, heads)), samples, rows)
             dvs.add_product(maps.mT, dos[:, rows])
@@ -148,6 +131,11 @@ def _passes(q: Tensor) -> RowPasses:
     passes = row_passes(q.shape[1], q.dtype)
     assert passes is not None, "chosen without asking runs_on"
     return passes
+
+
+def _wide_weights(mixing: Mixing) -> tuple[Tensor, Tensor, Tensor]:
+    """In the dtype in which rows are computed."""
+    return mixing.w_l.to(mixing.b_w.dtype), mixing.w_w.to(mixing.b_w.dtype), mixing.b_w
 
 
 def _wants_dense(q: Tensor) -> bool:

@@ -11,14 +11,17 @@ What is kept for the backward pass: these, and copies of the two (H, H) matrices
 parameters: a partitioned parameter may be gone by then. Of dropout, its seed is kept.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, library
+from torch.autograd.function import once_differentiable
 
 from ..product_dtype import product_dtype
 from . import chunked, fused, native
 from .map_dropout import MapDropout, draw_seed
+from .mixing import Mixing
 
 _IMPLEMENTATIONS = {"chunked": chunked, "fused": fused, "native": native}
 
@@ -53,13 +56,14 @@ def attend(
         (B, H, N, d), laid out as (B, N, H, d).
     """
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
-    seed = draw_seed() if dropout_p else None
-    call = scale, backend, workspace_bytes, dropout_p, seed
-    return _forward(qkv.to(product_dtype(qkv)), *mixing, *call).transpose(1, 2)
+    call = scale, backend, workspace_bytes, dropout_p, draw_seed() if dropout_p else None
+    qkv = qkv.to(product_dtype(qkv))
+    is_real = type(qkv) is Tensor and qkv.device.type != "meta" and not torch.compiler.is_compiling()
+    attention = _Attention.apply if is_real else _forward
+    return attention(qkv, *mixing, *call).transpose(1, 2)
 
 
-@library.custom_op("cait_dist::talking_heads", mutates_args=())
-def _forward(
+def _compute(
     qkv: Tensor,
     proj_l_weight: Tensor,
     proj_l_bias: Tensor,
@@ -74,18 +78,11 @@ def _forward(
     """From (3, B, H, N, d) to (B, N, H, d)."""
     w_l, w_w = (t.to(qkv.dtype).contiguous() for t in (proj_l_weight, proj_w_weight))
     with torch.autocast(qkv.device.type, enabled=False):
-        mixing = w_l, w_w, proj_w_bias.to(_wide(qkv))
-        return _IMPLEMENTATIONS[backend].forward(qkv, *mixing, scale, workspace_bytes, _dropout(dropout_p, seed))
+        mixing = Mixing(w_l, w_w, proj_w_bias.to(_wide(qkv)), scale, workspace_bytes, _dropout(dropout_p, seed))
+        return _IMPLEMENTATIONS[backend].forward(qkv, mixing)
 
 
-@_forward.register_fake
-def _(qkv: Tensor, *_: Any) -> Tensor:
-    batch, heads, tokens, dim = qkv.shape[1:]
-    return qkv.new_empty(batch, tokens, heads, dim)
-
-
-@library.custom_op("cait_dist::talking_heads_backward", mutates_args=())
-def _backward(
+def _gradients(
     do: Tensor,
     qkv: Tensor,
     w_l: Tensor,
@@ -98,9 +95,19 @@ def _backward(
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by qkv (3, B, H, N, d), laid out as it is, and by w_l, w_w and b_w, in float32 at least."""
-    call = scale, workspace_bytes, _dropout(dropout_p, seed)
     with torch.autocast(qkv.device.type, enabled=False):  # the caller may still be, or only now be, inside one
-        return _IMPLEMENTATIONS[backend].backward(do.transpose(1, 2), qkv, w_l, w_w, b_w, *call)
+        mixing = Mixing(w_l, w_w, b_w, scale, workspace_bytes, _dropout(dropout_p, seed))
+        return _IMPLEMENTATIONS[backend].backward(do.transpose(1, 2), qkv, mixing)
+
+
+_forward = library.custom_op("cait_dist::talking_heads", _compute, mutates_args=())
+_backward = library.custom_op("cait_dist::talking_heads_backward", _gradients, mutates_args=())
+
+
+@_forward.register_fake
+def _(qkv: Tensor, *_: Any) -> Tensor:
+    batch, heads, tokens, dim = qkv.shape[1:]
+    return qkv.new_empty(batch, tokens, heads, dim)
 
 
 @_backward.register_fake
@@ -118,14 +125,29 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.dtypes = [t.dtype for t in mixing]
 
 
-def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, do: Tensor, gradients: Callable[..., Any] = _backward) -> tuple[Tensor | None, ...]:
     *kept, seed = ctx.saved_tensors
-    dqkv, dw_l, dw_w, db_w = _backward(grad_out, *kept, *ctx.call, seed)
+    dqkv, dw_l, dw_w, db_w = gradients(do, *kept, *ctx.call, seed)
     parameters = (dw_l, torch.zeros_like(db_w), dw_w, db_w)
     return dqkv, *(g.to(dtype) for g, dtype in zip(parameters, ctx.dtypes, strict=True)), *[None] * 5
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+class _Attention(torch.autograd.Function):
+    """The same without an operator's checks, which take longer than a small attention, where no compiler is at work."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        out = _compute(*inputs)
+        _keep(ctx, inputs, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
+        return _differentiate(ctx, do, _gradients)
 
 
 def _dropout(p: float, seed: Tensor | None) -> MapDropout | None:

@@ -71,6 +71,7 @@ class Activations:
         workspace_limit: bound on those of a batch; 0 where there are none.
         workspace_floor: least that is worked on.
         workspace_mask: what falls out of an image's map.
+        workspace_tokens: bytes of an image besides its maps, while the attention works on it.
     """
 
     kept_per_image: float
@@ -80,10 +81,15 @@ class Activations:
     workspace_limit: int
     workspace_floor: int
     workspace_mask: int
+    workspace_tokens: int
 
     def workspace(self, images: int) -> int:
         """Buffers of the attention for a micro-batch."""
-        return self.workspace_mask + max(self.workspace_floor, min(self.workspace_maps * images, self.workspace_limit))
+        if not self.workspace_maps:
+            return 0
+        at_once = min(images, max(1, self.workspace_limit // self.workspace_maps))
+        maps = max(self.workspace_floor, min(self.workspace_maps * images, self.workspace_limit))
+        return maps + self.workspace_mask + self.workspace_tokens * at_once
 
     def kept(self, images: int) -> float:
         """What a micro-batch keeps."""
@@ -148,8 +154,9 @@ def count_activations(
             moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch + weights, in_attention=False))
         again += attention.inside if policy == "attention" else 0
         in_attention = kept + share * (again - mlp.total + _live_in_attention(arch, tokens, width.product, backend))
+        batch += gradient * _params_behind_attention(arch)
         moments.append(Moment(f"block {block}, attention", in_attention, batch, in_attention=True))
-        live, weights = _live_before_attention(arch, tokens, width, gradient)
+        live, weights = _live_before_attention(arch, tokens, width)
         before = kept + share * (again - mlp.total - attention.inside + live)
         moments.append(Moment(f"block {block}, before attention", before, batch + weights, in_attention=False))
     maps = _workspace_maps(arch, width.product, backend)
@@ -162,6 +169,7 @@ def count_activations(
         workspace_limit=_workspace_limit(maps, backend, device),
         workspace_floor=maps if backend == "fused" else 0,
         workspace_mask=maps // _MAPS_AT_ONCE[backend] if maps and arch.attn_drop_rate else 0,
+        workspace_tokens=max(_workspace_tokens(arch, n, width.product, backend) for n in tokens_by_block(arch)),
     )
 
 
@@ -169,6 +177,11 @@ def _params_behind(arch: Architecture, block: int) -> int:
     """Parameters whose gradients are there when the backward pass is in this block."""
     params = count_params(arch)
     return params.class_attention + params.head + (arch.depth - 1 - block) * params.blocks // arch.depth
+
+
+def _params_behind_attention(arch: Architecture) -> int:
+    """Those of the same block whose gradients are there before."""
+    return 2 * arch.embed_dim * arch.mlp_hidden + arch.embed_dim**2
 
 
 def _outside(arch: Architecture, tokens: int, e: int) -> int:
@@ -252,6 +265,21 @@ def _workspace_maps(arch: Architecture, e: int, backend: str) -> int:
     return maps * e * arch.num_heads * max(tokens_by_block(arch)) ** 2
 
 
+def _workspace_tokens(arch: Architecture, tokens: int, e: int, backend: str) -> int:
+    """Of q, k, v and the output's gradient, copies where products want them so; gradients until they are put in place.
+
+    Those by k and v are wide where they are summed over several products.
+    """
+    maps = e * arch.num_heads * tokens**2
+    copies, sums = 4 * e, 2 * e
+    if backend == "chunked":
+        sums = 2 * WIDE
+    elif backend == "native":
+        copies = 4 * e if e < WIDE or 2 * maps <= native.CACHED_BYTES else 0
+        sums = 2 * WIDE if 2 * maps > native.WORKSPACE_BYTES else 2 * e
+    return (copies + sums + e) * tokens * arch.embed_dim
+
+
 def _workspace_limit(maps: int, backend: str, device: str) -> int:
     if not maps:
         return 0
@@ -281,11 +309,10 @@ def _live_in_mlp(arch: Architecture, tokens: int, width: Numerics, device: str, 
     return [(stream + 2 * hidden, e * numbers), second, first] if has_passes else [second, first]
 
 
-def _live_before_attention(arch: Architecture, tokens: int, width: Numerics, gradient: int) -> tuple[int, int]:
-    """Where q, k and v come from: their gradients and that of the norm's output, beside those of weights."""
+def _live_before_attention(arch: Architecture, tokens: int, width: Numerics) -> tuple[int, int]:
+    """Where q, k and v come from: their gradients and that of the norm's output, per image; that of the weights."""
     d = arch.embed_dim
-    behind = 2 * d * arch.mlp_hidden + d**2
-    return (4 * width.product + WIDE) * tokens * d, _weight_gradient(width) * 3 * d**2 + gradient * behind
+    return (4 * width.product + WIDE) * tokens * d, _weight_gradient(width) * 3 * d**2
 
 
 def _weight_gradient(width: Numerics) -> int:
