@@ -32,9 +32,8 @@ def gradient_times(g: Tensor, weight: Tensor) -> Tensor:
 
 
 def _product_for(x: Tensor, weight: Tensor) -> _Product | None:
-    if not (is_eager_on_cpu(x) and is_eager_on_cpu(weight) and x.numel() and x.dtype == weight.dtype):
-        return None
-    return _onednn(x.dtype)
+    fits = is_eager_on_cpu(x) and is_eager_on_cpu(weight) and x.numel() > 0
+    return _onednn(x.dtype) if fits else None
 
 
 @functools.cache
