@@ -292,6 +292,15 @@ def test_a_parameter_that_is_gone_before_the_backward_pass_is_not_missed(attend)
         assert torch.equal(a, b)
 
 
+def test_on_meta_there_are_shapes_alone(attend):
+    qkv = torch.empty(2, 5, 3, 2, 4, device="meta", requires_grad=True)
+    mixing = [torch.empty(shape, device="meta") for shape in ((2, 2), (2,)) * 2]
+    y = attend(qkv.permute(2, 0, 3, 1, 4), *mixing, scale=0.4)
+    assert (y.shape, y.device.type) == ((2, 2, 5, 4), "meta")
+    y.sum().backward()
+    assert qkv.grad.shape == qkv.shape
+
+
 def test_differentiating_twice_is_refused(attend):
     qkv, *mixing, _ = tensors(1, 2, 3, 4)
     qkv.requires_grad_()
