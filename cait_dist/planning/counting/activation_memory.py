@@ -149,7 +149,7 @@ def count_activations(
         else:
             kept += share * (attention.total + mlp.total)
         batch = kept_weights + gradient * _params_behind(arch, block)
-        for live, weights in _live_in_mlp(arch, tokens, width, device, gradient):
+        for live, weights in _live_in_mlp(arch, tokens, width, device):
             in_mlp = kept + share * (again + live)
             moments.append(Moment(f"block {block}, feed-forward", in_mlp, batch + weights, in_attention=False))
         again += attention.inside if policy == "attention" else 0
@@ -289,24 +289,21 @@ def _workspace_limit(maps: int, backend: str, device: str) -> int:
     return fused.WORKSPACE_BYTES if backend == "fused" else chunked.WORKSPACE_BYTES[device]
 
 
-def _live_in_mlp(arch: Architecture, tokens: int, width: Numerics, device: str, gradient: int) -> list[tuple[int, int]]:
+def _live_in_mlp(arch: Architecture, tokens: int, width: Numerics, device: str) -> list[tuple[int, int]]:
     """Bytes beyond what is kept, per image and per batch, at the moments of a feed-forward branch's backward pass.
 
     Of the stream and the hidden layer: on a CPU GELU beside its gradient until the product with it is there, elsewhere
     one in the place of the other. And of the weights, where a scale is multiplied into them: their scaled gradient in
-    the width of products and then wide, beside which its products with the weights are made, in parts on a CPU. Last,
-    the gradients of the first layer, beside that of the weights of the second.
+    the width of products and then wide, beside which its products with the weights are made, in parts on a CPU.
     """
     e, has_passes = width.product, device == "cpu" and not (arch.branch.has_shifts or arch.drop_rate)
     stream, hidden = WIDE * tokens * arch.embed_dim, e * tokens * arch.mlp_hidden
-    matrix = arch.embed_dim * arch.mlp_hidden
-    numbers = matrix if arch.branch.scale != "none" else 0
+    numbers = arch.embed_dim * arch.mlp_hidden if arch.branch.scale != "none" else 0
     products = min(numbers, CACHED_NUMBERS) if device == "cpu" else numbers
     widening = (e if e < WIDE else 0) * numbers
     scaling = WIDE * products + (WIDE * numbers if width.parameter < WIDE else 0)
-    second = stream + hidden, WIDE * numbers + max(widening, scaling)
-    first = stream + e * tokens * arch.embed_dim, (_weight_gradient(width) + gradient) * matrix
-    return [(stream + 2 * hidden, e * numbers), second, first] if has_passes else [second, first]
+    last = stream + hidden, WIDE * numbers + max(widening, scaling)
+    return [(stream + 2 * hidden, e * numbers), last] if has_passes else [last]
 
 
 def _live_before_attention(arch: Architecture, tokens: int, width: Numerics) -> tuple[int, int]:
