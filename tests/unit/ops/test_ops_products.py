@@ -24,6 +24,7 @@ def taken(monkeypatch):
         return product and (lambda *args: (asked.append(dtype), product(*args))[1])
 
     monkeypatch.setattr(products, "_onednn", spied)
+    monkeypatch.setattr(products, "WORTHWHILE", 1)
     return asked
 
 
@@ -71,6 +72,18 @@ def test_what_it_does_not_take_goes_the_usual_way(taken):
     assert torch.equal(followed.grad, torch.full((4, 3), 2.0))
     assert gradient_times(torch.ones(2, 4), followed).requires_grad
     assert not taken
+
+
+def test_small_products_go_the_usual_way(taken, monkeypatch):
+    monkeypatch.setattr(products, "WORTHWHILE", 5 * 3 * 4)
+    x, weight = torch.randn(5, 3), torch.randn(4, 3)
+    with torch.no_grad():
+        rows_times(x[:4], weight, None)
+        gradient_times(torch.randn(4, 4), weight)
+        assert not taken
+        rows_times(x, weight, None)
+        gradient_times(torch.randn(5, 4), weight)
+    assert len(taken) == 2
 
 
 def test_without_onednn_torchs_products_run(monkeypatch):
