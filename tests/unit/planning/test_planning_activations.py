@@ -15,7 +15,7 @@ from cait_dist.ops import override_backend
 from cait_dist.ops.talking_heads import fused as ops_fused
 from cait_dist.ops.talking_heads import native as ops_native
 from cait_dist.planning.counting.activation_memory import count_activations
-from cait_dist.planning.counting.numerics import numerics
+from cait_dist.planning.counting.numerics import Numerics, numerics
 from cait_dist.training.activation_checkpointing import apply_activation_checkpointing
 
 WIDTHS = {"fp32": numerics("fp32", 0), "autocast": numerics("bf16", 0), "bf16": numerics("bf16", 1)}
@@ -171,3 +171,12 @@ def test_backends_that_keep_no_maps_differ_in_the_maps_they_work_on() -> None:
     assert dropped.workspace(1) == 1.5 * maps + tokens
     at_once = ops_fused.WORKSPACE_BYTES // maps
     assert fused.workspace(1000) == ops_fused.WORKSPACE_BYTES + at_once * tokens
+
+
+def test_recomputation_keeps_less_and_makes_up_for_it_in_one_block_at_a_time() -> None:
+    arch, width = architecture("cait_m48_448"), Numerics(2, 2)
+    policies = ("none", "every-2", "attention", "block")
+    counted = [count_activations(arch, width, policy, "eager") for policy in policies]
+    assert sorted((c.kept(8) for c in counted), reverse=True) == [c.kept(8) for c in counted]
+    assert counted[0].peak(8) == pytest.approx(counted[0].kept(8), rel=0.02)
+    assert counted[3].peak(8) > 1.5 * counted[3].kept(8)
