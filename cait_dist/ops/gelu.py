@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compiled_c import compile_c
-from .eager_cpu import is_eager_on_cpu
+from .eager_tensors import is_eager_on_cpu
 
 _SOURCE = Path(__file__).with_name("gelu.c")
 _BITS = {torch.bfloat16: 16, torch.float32: 32}

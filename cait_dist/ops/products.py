@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .eager_cpu import is_eager_on_cpu
+from .eager_tensors import is_eager_on_cpu
 
 _Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 WORTHWHILE = 2**23

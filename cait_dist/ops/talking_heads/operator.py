@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, library
 from torch.autograd.function import once_differentiable
 
+from ..eager_tensors import is_eager
 from ..product_dtype import product_dtype
 from . import chunked, fused, native
 from .map_dropout import MapDropout, draw_seed
@@ -58,8 +59,7 @@ def attend(
     mixing = (proj_l_weight, proj_l_bias, proj_w_weight, proj_w_bias)
     call = scale, backend, workspace_bytes, dropout_p, draw_seed() if dropout_p else None
     qkv = qkv.to(product_dtype(qkv))
-    is_real = type(qkv) is Tensor and qkv.device.type != "meta" and not torch.compiler.is_compiling()
-    attention = _Attention.apply if is_real else _forward
+    attention = _Attention.apply if is_eager(qkv) else _forward
     return attention(qkv, *mixing, *call).transpose(1, 2)
 
 
