@@ -43,7 +43,7 @@ def forward(qkv: Tensor, mixing: Mixing) -> Tensor:
 
     Args:
         qkv: (3, B, H, N, d), in any layout.
-        mixing: See there; without a bound, the block buffers take :data:`WORKSPACE_BYTES`. One query row of one sample
+        mixing: How; without a bound, the block buffers take :data:`WORKSPACE_BYTES`. One query row of one sample
             is the least that is worked on, even if it needs more.
 
     Returns:
