@@ -9,6 +9,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -29,7 +32,7 @@ typedef float real;
 typedef int32_t word;
 #define MANTISSA 23
 #define BIAS 127
-#define DEGREE 7
+#define DEGREE (BITS == 16 ? 5 : 7) /* of a polynomial as precise as its results are kept */
 #endif
 
 typedef real vector __attribute__((vector_size(VECTOR_BYTES)));
@@ -56,10 +59,19 @@ static inline vector filled(real with) { return (vector){0} + with; }
 
 static inline vector chosen(bits where, vector a, vector b) { return (vector)(((bits)a & where) | ((bits)b & ~where)); }
 
+/* b where they can't be compared. */
+static inline vector larger(vector a, vector b) { return chosen(a > b, a, b); }
+
 static inline real total(vector v) {
     real sum = 0;
     for (int i = 0; i < LANES; i++) sum += v[i];
     return sum;
+}
+
+static inline real largest(vector v) {
+    real top = v[0];
+    for (int i = 1; i < LANES; i++) top = v[i] > top ? v[i] : top;
+    return top;
 }
 
 #if BITS == 16
@@ -69,12 +81,18 @@ static inline vector widen(const number *from) {
     return (vector)(__builtin_convertvector(half, wide_bits) << 16);
 }
 
-/* To the nearest, to even if there are two; what is not a number stays none. */
+/* To the nearest, to even if there are two; what is not a number stays none. A processor that does it by itself makes a
+ * denormal number zero. */
 static inline void narrow(number *to, vector v) {
+#if defined(__AVX512BF16__)
+    __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(to, &half, sizeof half);
+#else
     wide_bits all = (wide_bits)v, nan = (wide_bits)(v != v);
     wide_bits rounded = (all + 0x7fff + ((all >> 16) & 1)) >> 16;
     narrow_bits half = __builtin_convertvector((rounded & ~nan) | (0x7fc0 & nan), narrow_bits);
     memcpy(to, &half, sizeof half);
+#endif
 }
 #else
 static inline vector widen(const number *from) { return get(from); }
@@ -88,17 +106,18 @@ static const real EXP2_TAYLOR[] = {
 };
 
 /* 2 to the x, for x <= 0. What is below 2^-95 (double: 2^-767) is zero: in a softmax it has no share that counts, and
- * times a probability it would become a denormal number, with which arithmetic is a hundred times slower. */
+ * times a probability it would become a denormal number, with which arithmetic is a hundred times slower. So x ends there,
+ * and that power, which no other number feels, is taken away from all. */
 static inline vector exp2_of(vector x) {
     const real to_integer = (real)3 * ((word)1 << (MANTISSA - 1));
-    bits vanishes = x < (real)(-BIAS * 3 / 4);
-    x = chosen(vanishes, filled(0), x);
+    const word last = -BIAS * 3 / 4;
+    x = larger(filled(last), x);
     vector rounded = x + to_integer;
     vector rest = x - (rounded - to_integer);
-    vector power = (vector)(((bits)rounded + BIAS) << MANTISSA);
+    vector power = (vector)(((bits)rounded + BIAS) << MANTISSA), least = (vector)((bits){0} + ((last + BIAS) << MANTISSA));
     vector y = filled(EXP2_TAYLOR[DEGREE]);
     for (int k = DEGREE - 1; k >= 0; k--) y = y * rest + EXP2_TAYLOR[k];
-    return chosen(vanishes, filled(0), y * power);
+    return y * power - least;
 }
 
 #endif

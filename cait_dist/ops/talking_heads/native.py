@@ -39,8 +39,7 @@ def forward(qkv: Tensor, mixing: Mixing) -> Tensor:
         for rows in work.rows:
             (maps,) = work.maps(samples, rows)
             torch.bmm(qs[:, rows], ks.mT, out=maps)
-            for of_sample in maps.split(heads):
-                passes.forward(of_sample, *weights, mixing.scale)
+            passes.forward(maps, *weights, mixing.scale)
             if dropout is not None:
                 dropout.drop_(maps.unflatten(0, (-1, heads)), samples, rows)
             out[samples, rows] = torch.bmm(maps, vs).unflatten(0, (-1, heads)).transpose(1, 2)
@@ -65,8 +64,7 @@ def backward(do: Tensor, qkv: Tensor, mixing: Mixing) -> tuple[Tensor, ...]:
             torch.bmm(dos[:, rows], vs.mT, out=grads)
             if dropout is not None:
                 dropout.drop_(grads.unflatten(0, (-1, heads)), samples, rows)
-            for of_sample, of_its_gradient in zip(maps.split(heads), grads.split(heads), strict=True):
-                passes.backward(of_sample, of_its_gradient, *weights, mixing.scale, sums)
+            passes.backward(maps, grads, *weights, mixing.scale, sums)
             if dropout is not None:
                 dropout.drop_(maps.unflatten(0, (-1, heads)), samples, rows)
             dvs.add_product(maps.mT, dos[:, rows])

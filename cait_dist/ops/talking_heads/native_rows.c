@@ -21,82 +21,134 @@ extern int omp_get_thread_num(void);
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
-static void load(const number *from, long stride, long tokens, long width, real *to) {
-    long whole = tokens - tokens % LANES;
-    for (int h = 0; h < HEADS; h++, from += stride, to += width) {
-        for (long j = 0; j < whole; j += LANES) put(to + j, widen(from + j));
-        if (whole < tokens) {
-            number rest[LANES] = {0};
-            memcpy(rest, from + whole, (tokens - whole) * sizeof *rest);
-            put(to + whole, widen(rest));
-        }
-    }
+/* The next numbers of a line, or as many as there are, and zeros. */
+static inline vector widen_some(const number *from, long count) {
+    if (count >= LANES) return widen(from);
+    number rest[LANES] = {0};
+    memcpy(rest, from, count * sizeof *rest);
+    return widen(rest);
 }
 
-static void store(const real *from, long width, long tokens, long stride, number *to) {
-    long whole = tokens - tokens % LANES;
-    for (int h = 0; h < HEADS; h++, from += width, to += stride) {
-        for (long j = 0; j < whole; j += LANES) narrow(to + j, get(from + j));
-        if (whole < tokens) {
-            number rest[LANES];
-            narrow(rest, get(from + whole));
-            memcpy(to + whole, rest, (tokens - whole) * sizeof *rest);
-        }
+static inline void narrow_some(number *to, vector v, long count) {
+    if (count >= LANES) {
+        narrow(to, v);
+        return;
     }
+    number rest[LANES];
+    narrow(rest, v);
+    memcpy(to, rest, count * sizeof *rest);
 }
 
-/* out_g = sum over h of w[g][h] in_h, plus offset[g] if there is one; `in` and `out` may be the same lines. */
-static inline void mix(const matrix w, const real *offset, const real *in, real *out, long width) {
-    for (long j = 0; j < width; j += LANES) {
-        vector x[HEADS];
-        for (int h = 0; h < HEADS; h++) x[h] = get(in + h * width + j);
-        for (int g = 0; g < HEADS; g++) {
-            vector y = w[g][0] * x[0];
-            for (int h = 1; h < HEADS; h++) y += w[g][h] * x[h];
-            put(out + g * width + j, offset ? y + offset[g] : y);
-        }
-    }
+/* Sum over h of w[h] x[h]. */
+static inline vector mixed(const real *w, const vector *x) {
+    vector y = w[0] * x[0];
+    for (int h = 1; h < HEADS; h++) y += w[h] * x[h];
+    return y;
 }
 
-/* Of logits to the base 2, in place; padding gets probability zero. */
-static void softmax(real *x, long tokens, long width) {
-    for (int h = 0; h < HEADS; h++, x += width) {
-        for (long j = tokens; j < width; j++) x[j] = -INFINITY;
-        vector tops = get(x), all = filled(0);
-        for (long j = LANES; j < width; j += LANES) tops = chosen(get(x + j) > tops, get(x + j), tops);
-        real top = tops[0];
-        for (int i = 1; i < LANES; i++) top = tops[i] > top ? tops[i] : top;
+static inline void read_logits_at(
+    const number *from, long stride, const matrix w, real *x, real *logits, long width, long count)
+{
+    vector in[HEADS];
+    for (int h = 0; h < HEADS; h++) in[h] = widen_some(from + h * stride, count);
+    for (int h = 0; x && h < HEADS; h++) put(x + h * width, in[h]);
+    for (int g = 0; g < HEADS; g++) put(logits + g * width, mixed(w[g], in));
+}
+
+/* x: lines of q k^T, widened, if they are wanted; logits_g = sum over h of w[g][h] x_h. */
+static inline void read_logits(
+    const number *from, long stride, const matrix w, real *x, real *logits, long tokens, long width)
+{
+    long j = 0;
+    for (; j + LANES <= tokens; j += LANES) {
+        read_logits_at(from + j, stride, w, x ? x + j : NULL, logits + j, width, LANES);
+    }
+    if (j < tokens) read_logits_at(from + j, stride, w, x ? x + j : NULL, logits + j, width, tokens - j);
+}
+
+/* Adds their totals to those of before, too. */
+static void read_gradients(const number *from, long stride, real *x, vector *totals, long tokens, long width) {
+    for (int h = 0; h < HEADS; h++, from += stride, x += width) {
+        vector all = filled(0);
         for (long j = 0; j < width; j += LANES) {
-            vector y = exp2_of(get(x + j) - top);
-            put(x + j, y);
-            all += y;
+            vector in = widen_some(from + j, tokens - j);
+            put(x + j, in);
+            all += in;
         }
-        real factor = 1 / total(all);
-        for (long j = 0; j < width; j += LANES) put(x + j, get(x + j) * factor);
+        totals[h] += all;
     }
 }
 
-/* dL = P (dP - rowsum(P dP)), in place of dP. */
-static void softmax_backward(const real *p, real *d, long width) {
-    for (int h = 0; h < HEADS; h++, p += width, d += width) {
-        vector products = filled(0);
-        for (long j = 0; j < width; j += LANES) products += get(p + j) * get(d + j);
-        real share = total(products);
-        for (long j = 0; j < width; j += LANES) put(d + j, get(p + j) * (get(d + j) - share));
+static inline void write_mixed_at(
+    const real *x, const matrix w, const real *offset, number *to, long stride, long width, long count)
+{
+    vector in[HEADS];
+    for (int h = 0; h < HEADS; h++) in[h] = get(x + h * width);
+    for (int g = 0; g < HEADS; g++) {
+        vector y = mixed(w[g], in);
+        narrow_some(to + g * stride, offset ? y + offset[g] : y, count);
     }
+}
+
+/* out_g = sum over h of w[g][h] x_h, plus offset[g] if there is one, narrowed. */
+static inline void write_mixed(
+    const real *x, const matrix w, const real *offset, number *to, long stride, long tokens, long width)
+{
+    long j = 0;
+    for (; j + LANES <= tokens; j += LANES) write_mixed_at(x + j, w, offset, to + j, stride, width, LANES);
+    if (j < tokens) write_mixed_at(x + j, w, offset, to + j, stride, width, tokens - j);
 }
 
 enum { TILE = HEADS % 4 == 0 ? 4 : HEADS % 3 == 0 ? 3 : HEADS % 2 == 0 ? 2 : 1 };
 
-/* Adds the inner products of all pairs of lines, vector by vector; tiles, so that sums stay in registers. */
+/* Of logits to the base 2, in place, but for a factor to each line; padding becomes zero. Some lines at a time, as each
+ * has to wait for its largest number, and for its sum. */
+static void softmax(real *x, real *factors, long tokens, long width) {
+    for (int h = 0; h < HEADS; h += TILE, x += TILE * width) {
+        vector tops[TILE], all[TILE] = {0};
+        for (int i = 0; i < TILE; i++) {
+            for (long j = tokens; j < width; j++) x[i * width + j] = -INFINITY;
+            tops[i] = get(x + i * width);
+        }
+        for (long j = LANES; j < width; j += LANES) {
+            for (int i = 0; i < TILE; i++) tops[i] = larger(get(x + i * width + j), tops[i]);
+        }
+        for (int i = 0; i < TILE; i++) tops[i] = filled(largest(tops[i]));
+        for (long j = 0; j < width; j += LANES) {
+            for (int i = 0; i < TILE; i++) {
+                vector y = exp2_of(get(x + i * width + j) - tops[i]);
+                put(x + i * width + j, y);
+                all[i] += y;
+            }
+        }
+        for (int i = 0; i < TILE; i++) factors[h + i] = 1 / total(all[i]);
+    }
+}
+
+/* Gradient of logits: dl_h = e_h (sum over g of w[h][g] da_g - shares[h]). */
+static void softmax_backward(
+    const real *e, const real *da, const matrix w, const real *shares, real *dl, long width)
+{
+    for (long j = 0; j < width; j += LANES) {
+        vector in[HEADS];
+        for (int g = 0; g < HEADS; g++) in[g] = get(da + g * width + j);
+        for (int h = 0; h < HEADS; h++) {
+            put(dl + h * width + j, get(e + h * width + j) * (mixed(w[h], in) - shares[h]));
+        }
+    }
+}
+
+/* Adds the inner products of all pairs of lines, vector by vector; by tiles, so that sums stay in registers. */
 static void add_inner_products(const real *a, const real *b, long width, sums to) {
     for (int g = 0; g < HEADS; g += TILE) {
         for (int h = 0; h < HEADS; h += TILE) {
             vector tile[TILE][TILE] = {0};
             for (long j = 0; j < width; j += LANES) {
+                vector x[TILE], y[TILE];
+                for (int i = 0; i < TILE; i++) x[i] = get(a + (g + i) * width + j);
+                for (int i = 0; i < TILE; i++) y[i] = get(b + (h + i) * width + j);
                 for (int i = 0; i < TILE; i++) {
-                    vector x = get(a + (g + i) * width + j);
-                    for (int k = 0; k < TILE; k++) tile[i][k] += x * get(b + (h + k) * width + j);
+                    for (int k = 0; k < TILE; k++) tile[i][k] += x[i] * y[k];
                 }
             }
             for (int i = 0; i < TILE; i++) {
@@ -106,17 +158,26 @@ static void add_inner_products(const real *a, const real *b, long width, sums to
     }
 }
 
-static void add_totals(const real *a, long width, vector *to) {
-    for (int h = 0; h < HEADS; h++, a += width) {
-        vector line = filled(0);
-        for (long j = 0; j < width; j += LANES) line += get(a + j);
-        to[h] += line;
-    }
-}
-
 static void scaled(const matrix w, real factor, int transposed, matrix to) {
     for (int g = 0; g < HEADS; g++) {
         for (int h = 0; h < HEADS; h++) to[g][h] = factor * (transposed ? w[h][g] : w[g][h]);
+    }
+}
+
+static void columns_scaled(const matrix w, const real *factors, matrix to) {
+    for (int g = 0; g < HEADS; g++) {
+        for (int h = 0; h < HEADS; h++) to[g][h] = w[g][h] * factors[h];
+    }
+}
+
+/* Adds a row's gradient of W_w, and finds what each head's gradient of logits has too much of, as probabilities add up
+ * to one: the sum of gradients, each times its probability. Computed like a gradient itself, so that where one has
+ * probability one, nothing is left of it. */
+static void add_and_share(const sums of_row, const real *factors, const matrix to_dp, sums dw_w, real *shares) {
+    for (int h = 0; h < HEADS; h++) {
+        vector column[HEADS];
+        for (int g = 0; g < HEADS; g++) dw_w[g][h] += factors[h] * (column[g] = of_row[g][h]);
+        shares[h] = factors[h] * total(mixed(to_dp[h], column));
     }
 }
 
@@ -124,60 +185,63 @@ static long padded(long tokens) { return (tokens + LANES - 1) / LANES * LANES; }
 
 static const double LOG2_E = 1.4426950408889634;
 
-/* maps: q k^T of some rows of a sample -> A. scratch: HEADS lines per thread. */
+/* maps: q k^T of some rows of some samples -> A. scratch: HEADS lines per thread. */
 void forward_rows(
     number *maps, const matrix w_l, const matrix w_w, const real *b_w, real *scratch,
-    long rows, long tokens, double scale, int threads)
+    long samples, long rows, long tokens, double scale, int threads)
 {
     long width = padded(tokens), stride = rows * tokens;
     matrix to_logits;
     scaled(w_l, (real)(scale * LOG2_E), 0, to_logits);
     #pragma omp parallel num_threads(threads)
     {
-        real *x = scratch + omp_get_thread_num() * HEADS * width;
+        real *e = scratch + omp_get_thread_num() * HEADS * width;
+        real factors[HEADS];
+        matrix to_a;
         #pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++) {
-            load(maps + row * tokens, stride, tokens, width, x);
-            mix(to_logits, NULL, x, x, width);
-            softmax(x, tokens, width);
-            mix(w_w, b_w, x, x, width);
-            store(x, width, tokens, stride, maps + row * tokens);
+        for (long row = 0; row < samples * rows; row++) {
+            number *map = maps + row / rows * HEADS * stride + row % rows * tokens;
+            read_logits(map, stride, to_logits, NULL, e, tokens, width);
+            softmax(e, factors, tokens, width);
+            columns_scaled(w_w, factors, to_a);
+            write_mixed(e, to_a, b_w, map, stride, tokens, width);
         }
     }
 }
 
-/* maps: q k^T of some rows of a sample -> A. grads: dA -> gradient of q k^T. sums_of_all: (threads, 2 HEADS + 1, HEADS), to
- * which each thread adds its part of dW_l, dW_w and db_w. scratch: 4 HEADS lines per thread. */
+/* maps: q k^T of some rows of some samples -> A. grads: dA -> gradient of q k^T. sums_of_all: (threads, 2 HEADS + 1,
+ * HEADS), to which each thread adds its part of dW_l, dW_w and db_w. scratch: 4 HEADS lines per thread. */
 void backward_rows(
     number *maps, number *grads, const matrix w_l, const matrix w_w, const real *b_w, real *sums_of_all, real *scratch,
-    long rows, long tokens, double scale, int threads)
+    long samples, long rows, long tokens, double scale, int threads)
 {
     long width = padded(tokens), stride = rows * tokens;
-    matrix to_logits, w_l_t, w_w_t;
+    matrix to_logits, to_s;
     scaled(w_l, (real)(scale * LOG2_E), 0, to_logits);
-    scaled(w_l, (real)scale, 1, w_l_t);
-    scaled(w_w, 1, 1, w_w_t);
+    scaled(w_l, (real)scale, 1, to_s);
     #pragma omp parallel num_threads(threads)
     {
         real *s = scratch + omp_get_thread_num() * 4 * HEADS * width;
-        real *p = s + HEADS * width, *da = p + HEADS * width, *dl = da + HEADS * width;
-        sums dw_l = {0}, dw_w = {0};
+        real *e = s + HEADS * width, *da = e + HEADS * width, *dl = da + HEADS * width;
+        sums of_row, dw_l = {0}, dw_w = {0};
         vector db_w[HEADS] = {0};
+        real factors[HEADS], shares[HEADS];
+        matrix to_a, to_dp;
         #pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++) {
-            load(maps + row * tokens, stride, tokens, width, s);
-            load(grads + row * tokens, stride, tokens, width, da);
-            mix(to_logits, NULL, s, p, width);
-            softmax(p, tokens, width);
-            add_inner_products(da, p, width, dw_w);
-            add_totals(da, width, db_w);
-            mix(w_w_t, NULL, da, dl, width);
-            softmax_backward(p, dl, width);
+        for (long row = 0; row < samples * rows; row++) {
+            long at = row / rows * HEADS * stride + row % rows * tokens;
+            read_logits(maps + at, stride, to_logits, s, e, tokens, width);
+            softmax(e, factors, tokens, width);
+            read_gradients(grads + at, stride, da, db_w, tokens, width);
+            memset(of_row, 0, sizeof of_row);
+            add_inner_products(da, e, width, of_row);
+            columns_scaled(w_w, factors, to_a);
+            scaled(to_a, 1, 1, to_dp);
+            add_and_share(of_row, factors, to_dp, dw_w, shares);
+            softmax_backward(e, da, to_dp, shares, dl, width);
             add_inner_products(dl, s, width, dw_l);
-            mix(w_l_t, NULL, dl, da, width);
-            store(da, width, tokens, stride, grads + row * tokens);
-            mix(w_w, b_w, p, p, width);
-            store(p, width, tokens, stride, maps + row * tokens);
+            write_mixed(dl, to_s, NULL, grads + at, stride, tokens, width);
+            write_mixed(e, to_a, b_w, maps + at, stride, tokens, width);
         }
         real *mine = sums_of_all + omp_get_thread_num() * (2 * HEADS + 1) * HEADS;
         for (int g = 0; g < HEADS; g++) {

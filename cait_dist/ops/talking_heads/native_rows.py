@@ -27,7 +27,7 @@ class RowPasses:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, number = ctypes.c_void_p, ctypes.c_long
-        last: list[type] = [number, number, ctypes.c_double, ctypes.c_int]
+        last: list[type] = [number, number, number, ctypes.c_double, ctypes.c_int]
         library.forward_rows.argtypes = [*[pointer] * 5, *last]
         library.backward_rows.argtypes = [*[pointer] * 7, *last]
         self._library = library
@@ -36,14 +36,14 @@ class RowPasses:
         """Turns q kᵀ into mixed probabilities.
 
         Args:
-            maps: (H, m, N), contiguous, of m query rows of a sample; filled anew.
+            maps: (b H, m, N), contiguous, of m query rows of b samples; filled anew.
             w_l: (H, H), contiguous, float32 (float64 where maps are); as are ``w_w`` and ``b_w``.
             w_w: (H, H).
             b_w: (H,).
             scale: Factor on q kᵀ.
         """
         tensors = (maps, w_l, w_w, b_w, _scratch(maps, w_l, 1))
-        self._library.forward_rows(*_addresses(*tensors), *maps.shape[1:], scale, torch.get_num_threads())
+        self._library.forward_rows(*_addresses(*tensors), *_shape(maps, w_l), scale, torch.get_num_threads())
 
     def backward(
         self, maps: Tensor, grads: Tensor, w_l: Tensor, w_w: Tensor, b_w: Tensor, scale: float, sums: Tensor
@@ -52,7 +52,7 @@ class RowPasses:
 
         Args:
             maps: As in :meth:`forward`, like what has the same name.
-            grads: (H, m, N), contiguous, gradient of the mixed probabilities; filled anew.
+            grads: (b H, m, N), contiguous, gradient of the mixed probabilities; filled anew.
             w_l: See there.
             w_w: See there.
             b_w: See there.
@@ -60,7 +60,7 @@ class RowPasses:
             sums: (threads, 2 H + 1, H), to which the gradients by w_l, w_w and b_w are added.
         """
         tensors = (maps, grads, w_l, w_w, b_w, sums, _scratch(maps, w_l, 4))
-        self._library.backward_rows(*_addresses(*tensors), *maps.shape[1:], scale, len(sums))
+        self._library.backward_rows(*_addresses(*tensors), *_shape(maps, w_l), scale, len(sums))
 
 
 @functools.cache
@@ -78,9 +78,13 @@ def row_passes(heads: int, dtype: torch.dtype) -> RowPasses | None:
     return RowPasses(library) if library is not None else None
 
 
-def _scratch(maps: Tensor, like: Tensor, lines: int) -> Tensor:
-    heads, tokens = maps.shape[0], maps.shape[-1]
-    return like.new_empty(torch.get_num_threads(), lines * heads, -(-tokens // LANES) * LANES)
+def _shape(maps: Tensor, w_l: Tensor) -> tuple[int, int, int]:
+    """Samples, rows of each, and numbers in a row."""
+    return len(maps) // len(w_l), maps.shape[1], maps.shape[2]
+
+
+def _scratch(maps: Tensor, w_l: Tensor, lines: int) -> Tensor:
+    return w_l.new_empty(torch.get_num_threads(), lines * len(w_l), -(-maps.shape[-1] // LANES) * LANES)
 
 
 def _addresses(*tensors: Tensor) -> list[int]:
