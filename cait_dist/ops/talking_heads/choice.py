@@ -2,25 +2,24 @@
 
 In order: what the caller asks for by argument, what :func:`override_backend` asks for, the rule.
 
-The rule: from 196 tokens on, which are all published resolutions (224, 384 and 448 px), ``fused`` on a GPU where its
-kernels run, ``native`` on a CPU where its passes can be compiled, and ``chunked`` elsewhere; ``eager`` below, and on
-other devices. It looks at the kind of attention only, never at the batch: stochastic depth changes the number of
-samples from block to block, and a block that is computed again must run as it did the first time.
+The rule: on a CPU where its passes can be compiled, ``native`` from 100 tokens on; elsewhere from 196, which are all
+published resolutions (224, 384 and 448 px), ``fused`` on a GPU where its kernels run, and ``chunked`` where neither
+does; ``eager`` below, and on other devices. It looks at the kind of attention only, never at the batch: stochastic
+depth changes the number of samples from block to block, and a block that is computed again must run as it did the
+first time.
 
 Speed of native over that of eager, forward and backward, at 8 samples with heads 48 wide:
 
     tokens              16     49     100    144    196    256    400    576    784
-    4 heads, float32    0.74   0.92   1.17   1.41   1.78   1.85   2.15   2.92   2.78
-    4 heads, bf16       0.44   0.58   0.87   1.07   1.35   1.53   2.30   4.08   5.16
-    16 heads, float32   0.82   0.83   1.03   1.47   1.67   2.51   2.43   2.60   4.11
-    16 heads, bf16      0.55   0.72   0.98   1.19   1.69   2.68   3.31   3.63   5.64
+    4 heads, float32    0.85   1.51   1.14   1.55   1.54   1.67   1.93   2.64   2.61
+    4 heads, bf16       1.09   1.17   1.24   1.26   1.38   1.50   2.80   4.58   5.20
+    16 heads, float32   0.81   0.84   1.17   1.85   1.46   2.25   2.32   2.31   1.94
+    16 heads, bf16      0.99   0.86   0.96   1.23   2.05   2.86   3.38   3.19   3.08
 
-(``python benchmarks/attention.py --only crossover --rounds 3`` at commit fe25d98, 2026-11-26, one thread of an Intel
-Xeon with AMX and 2 cores that had other work too, torch 2.13.0; before ``native`` attended to small samples together,
-which at 36 tokens in bf16 left a third of its time on another machine.) ``chunked`` took, on yet another, 0.36 to 1.15
-of eager's time from 196 tokens on, the more tokens and heads the less: where it is chosen, it is for its memory. On
-CUDA nothing was measured: there the rule is for the sake of memory, and ``fused`` comes first because it moves the
-fewest bytes.
+(``python benchmarks/attention.py --only crossover --rounds 7`` at commit 650149a, 2026-11-27, one thread of an AMD EPYC
+with AVX-512 and bf16 arithmetic, 2 cores, torch 2.13.0.) ``chunked`` took, on another machine, 0.36 to 1.15 of eager's
+time from 196 tokens on, the more tokens and heads the less: where it is chosen, it is for its memory. On CUDA nothing
+was measured: there the rule is for the sake of memory, and ``fused`` comes first because it moves the fewest bytes.
 """
 
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ import torch
 
 from . import native, tuning
 
+NATIVE_FROM_TOKENS = 100
 BLOCKS_FROM_TOKENS = 196
 
 _BACKENDS = ("eager", "chunked", "native", "fused")
@@ -86,11 +86,13 @@ def choose_backend(
         if not _can_run(wish, device, heads, dtype):
             raise ValueError(f"the backend {wish} cannot run on {device}: {_NEEDS[wish]}; ask for chunked, or for none")
         return wish
+    if device.type == "cpu" and tokens >= NATIVE_FROM_TOKENS and _can_run("native", device, heads, dtype):
+        return "native"
     if device.type not in {"cpu", "cuda"} or tokens < BLOCKS_FROM_TOKENS:
         return "eager"
     # In Triton's interpreter, the other place where its kernels run, only who asks for them wants them.
-    best = "native" if device.type == "cpu" else "fused" if dtype in _FUSED_DTYPES else "chunked"
-    return best if _can_run(best, device, heads, dtype) else "chunked"
+    fuses = device.type == "cuda" and dtype in _FUSED_DTYPES and _can_run("fused", device, heads, dtype)
+    return "fused" if fuses else "chunked"
 
 
 def _can_run(backend: str, device: torch.device, heads: int, dtype: torch.dtype) -> bool:

@@ -44,12 +44,18 @@ def test_published_resolutions_keep_no_maps(device, expected, dtype, resolution)
     assert choose_backend(device, dtype, heads=4, tokens=(resolution // 16) ** 2) == expected
 
 
-@pytest.mark.parametrize(("device", "tokens"), [("cpu", 195), ("cuda", 195), ("cpu", 1), ("meta", 784), ("mps", 784)])
+@needs_compiler
+def test_on_a_cpu_compiled_passes_are_worth_it_sooner():
+    assert [choose_backend(CPU, torch.float32, heads=4, tokens=n) for n in (99, 100)] == ["eager", "native"]
+    assert choose_backend(CPU, torch.float16, heads=4, tokens=195) == "eager"
+
+
+@pytest.mark.parametrize(("device", "tokens"), [("cpu", 99), ("cuda", 195), ("cpu", 1), ("meta", 784), ("mps", 784)])
 def test_few_tokens_and_other_devices_run_eagerly(device, tokens):
     assert choose_backend(device, torch.float32, heads=4, tokens=tokens) == "eager"
 
 
-@pytest.mark.parametrize("tokens", [4, 196])
+@pytest.mark.parametrize("tokens", [4, 100, 196])
 def test_the_attention_runs_what_the_choice_says(tokens):
     assert ran(attend(tokens)) == choose_backend(CPU, torch.float32, heads=2, tokens=tokens)
 

@@ -175,6 +175,7 @@ def test_without_any_compiler_the_log_says_so(compiled_anew, monkeypatch, caplog
     monkeypatch.setenv("PATH", str(compiled_anew))
     with caplog.at_level(logging.WARNING):
         assert choose_backend("cpu", torch.float32, heads=4, tokens=784) == "chunked"
+        assert choose_backend("cpu", torch.float32, heads=4, tokens=195) == "eager"
     assert "there is no C compiler (cc, gcc, clang)" in caplog.text
 
 
