@@ -1,9 +1,14 @@
 /* What lies between the matrix products of talking-heads attention, a row of one sample at a time, for all its heads.
  *
  * HEADS and BITS (of a number in a map: 16 is bfloat16, 32 float, 64 double) are given by the compiler's command line.
- * A map is (HEADS, rows, tokens), dense. A row is widened into `scratch`, HEADS lines of `width` numbers, which stay in
- * the caches nearest to the core; everything is computed there, in float at least, in vectors of the machine's width.
- * Lines are padded with zeros to a multiple of a vector.
+ * Maps are (samples, HEADS, rows, tokens), dense. What of a row is needed more than once is kept in `scratch`, in lines of
+ * `width` numbers, one per head, which stay in the caches nearest to the core; everything is computed in float at least,
+ * in vectors of the machine's width. Lines are padded with zeros to a multiple of a vector.
+ *
+ * Probabilities P are never written: E is, their numerators, and what divides a line of them goes into the weights that
+ * mix them. For one row, with the gradient dA of the mixed map A = W_w P + b_w:
+ *
+ *     dW_w = dA P^T        dL = P (W_w^T dA - share)        share_h = sum over g of W_w[g][h] dW_w[g][h]
  *
  * Threads are those of the OpenMP library that the process has loaded already, torch's; each has lines of its own.
  */
@@ -46,6 +51,7 @@ static inline vector mixed(const real *w, const vector *x) {
     return y;
 }
 
+/* A vector of each line. */
 static inline void read_logits_at(
     const number *from, long stride, const matrix w, real *x, real *logits, long width, long count)
 {
@@ -66,7 +72,7 @@ static inline void read_logits(
     if (j < tokens) read_logits_at(from + j, stride, w, x ? x + j : NULL, logits + j, width, tokens - j);
 }
 
-/* Adds their totals to those of before, too. */
+/* x: lines of gradients, widened, whose totals are added to those of rows before. */
 static void read_gradients(const number *from, long stride, real *x, vector *totals, long tokens, long width) {
     for (int h = 0; h < HEADS; h++, from += stride, x += width) {
         vector all = filled(0);
@@ -79,6 +85,7 @@ static void read_gradients(const number *from, long stride, real *x, vector *tot
     }
 }
 
+/* A vector of each line. */
 static inline void write_mixed_at(
     const real *x, const matrix w, const real *offset, number *to, long stride, long width, long count)
 {
