@@ -18,14 +18,29 @@ def bench_data(
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="share of its peak that a GPU is assumed to reach")] = 0.4,
     seconds: Annotated[float, typer.Option(min=0.1, help="to measure the parts, and again the whole")] = 5.0,
     cold: Annotated[bool, typer.Option("--cold", help="drop the shards from the page cache, time reads too")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print all numbers instead")] = False,
 ) -> None:
-    """Measure the input of a run: which part limits it, and how many GPUs it can feed."""
+    """Measure the input of a run: which part limits it, and how many GPUs it can feed.
+
+    The plan of a run warns where its input is too slow, if told what one node makes:
+
+      cait plan my.yaml --loader-images-per-second $(cait bench data my.yaml --json | jq .node_images_per_second)
+    """
     from cait_dist.config import load_config  # noqa: PLC0415
     from cait_dist.planning.input.bench import bench_input  # noqa: PLC0415
-    from cait_dist.planning.input.report import print_report  # noqa: PLC0415
 
     loaded = load_config(config, overrides or []).config
-    print_report(loaded, bench_input(loaded, seconds, cold=cold), mfu)
+    report = bench_input(loaded, seconds, cold=cold)
+    if as_json:
+        import json  # noqa: PLC0415
+
+        from cait_dist.planning.input.report_json import report_as_dict  # noqa: PLC0415
+
+        typer.echo(json.dumps(report_as_dict(loaded, report, mfu), indent=1))
+    else:
+        from cait_dist.planning.input.report import print_report  # noqa: PLC0415
+
+        print_report(loaded, report, mfu)
 
 
 @bench_app.command("step")

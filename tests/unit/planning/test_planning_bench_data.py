@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,15 @@ def test_the_command_prints_both_tables(shared_config: Path) -> None:
     assert done.exit_code == 0
     for word in ("decode", "whole loader", "page cache", "assumed MFU of 0.4", "H200"):
         assert word in done.stdout
+
+
+def test_the_command_prints_numbers_for_scripts(shared_config: Path) -> None:
+    arguments = ["bench", "data", str(shared_config), "data.workers=0", "--seconds", "0.1", "--mfu", "0.2", "--json"]
+    found = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert found["node_images_per_second"] == pytest.approx(found["cores"] / found["cpu_seconds"])
+    assert found["parts"]["decode"] > 0
+    own = demands(config_of(shared_config).model, found["num_classes"], 0.2)[0]
+    assert found["demand"][own.model] == pytest.approx(own.images_per_second)
 
 
 @pytest.mark.parametrize(
