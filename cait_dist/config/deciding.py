@@ -3,11 +3,10 @@
 MAY_CHANGE = (
     "runs_dir", "data.path", "data.format", "data.workers", "data.prefetch", "data.on_corrupt",
     "data.most_corrupt_share", "data.remote.", "training.zero.",
-    "training.micro_batch_limit", "training.precision", "training.activation_checkpointing", "training.compile",
-    "training.checkpoint.",
-    "training.log_every", "training.health_every", "training.most_skipped_steps", "training.rollback.",
-    "training.collective_timeout",
-    "training.hang_timeout", "training.slow_node_factor", "training.slow_nodes",
+    "training.micro_batch_limit", "training.precision", "training.float8", "training.activation_checkpointing",
+    "training.compile", "training.checkpoint.", "training.log_every", "training.health_every",
+    "training.most_skipped_steps", "training.rollback.", "training.collective_timeout", "training.hang_timeout",
+    "training.slow_node_factor", "training.slow_nodes",
     "evaluation.", "tracking.", "model.init_from", "model.init_weights", "distillation.teacher", "distillation.labels",
 )  # fmt: skip
 """May change when a run is resumed: how the work is done. Everything else decides what is computed."""
@@ -16,8 +15,8 @@ NAMES_THE_RUN = ("name", "runs_dir", "tracking.")
 """Says which run it is and where it is kept, nothing about it."""
 
 DECIDES_FROM_THE_START = (
-    "training.precision", "model.init_from", "model.init_weights", "distillation.teacher", "distillation.labels",
-    "evaluation.crop_ratio",
+    "training.precision", "training.float8", "model.init_from", "model.init_weights", "distillation.teacher",
+    "distillation.labels", "evaluation.crop_ratio",
 )  # fmt: skip
 """May change when a run is resumed, yet makes another result of a run that begins with it."""
 

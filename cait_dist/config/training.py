@@ -88,6 +88,11 @@ class TrainingConfig(Section):
     compile: bool = Field(
         False, description="compile the branches of the self-attention blocks with torch.compile; not at ZeRO stage 3"
     )
+    float8: bool = Field(
+        False,
+        description="outputs and input gradients of the self-attention blocks' linear layers by products of 8 bits;"
+        " beside bf16",
+    )
     zero: ZeroConfig = ZeroConfig()
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="decay of the weights' moving average; null: none is kept"
@@ -124,4 +129,6 @@ class TrainingConfig(Section):
     def _stage_suits(self) -> "TrainingConfig":
         if self.compile and self.zero.stage == 3:
             raise ValueError("compile true needs zero.stage 2 or less: at stage 3 parameters come and go in a branch")
+        if self.float8 and self.precision != "bf16":
+            raise ValueError(f"float8 true needs precision 'bf16', got '{self.precision}'")
         return self

@@ -46,7 +46,13 @@ def narrow(x: Tensor, layer: nn.Linear) -> Tensor:
 
 
 class BranchLinear(nn.Linear):
-    """A linear layer of a residual branch, which computes with it what stands around: GELU before, a scale behind."""
+    """A linear layer of a residual branch, which computes with it what stands around: GELU before, a scale behind.
+
+    Attributes:
+        float8: Whether it trains with products of 8 bits; what is evaluated never has them.
+    """
+
+    float8 = False
 
     def forward(self, x: Tensor, *, scale: Tensor | None = None, gelu: bool = False) -> Tensor:
         """Maps (..., in_features) to (..., out_features).
@@ -56,7 +62,7 @@ class BranchLinear(nn.Linear):
             scale: What multiplies the output, (out_features,) or (1,); None for 1.
             gelu: Whether the exact GELU stands before the layer.
         """
-        return scaled_linear(x, self.weight, self.bias, scale, gelu=gelu)
+        return scaled_linear(x, self.weight, self.bias, scale, gelu=gelu, float8=self.float8 and self.training)
 
 
 class ShiftedLinear(BranchLinear):

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .float8_products import float8_gradient_times, float8_rows_times
 from .gelu import gelu as gelu_of
 from .gelu import gelu_and_gradient, has_passes_for
 from .product_dtype import autocasts, product_dtype
@@ -32,7 +33,13 @@ CACHED_NUMBERS = 2**18
 
 
 def scaled_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None, *, gelu: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    *,
+    gelu: bool = False,
+    float8: bool = False,
 ) -> Tensor:
     """Computes ``scale * F.linear(F.gelu(x), weight, bias)``, keeping ``x`` and the parameters for the backward pass.
 
@@ -42,6 +49,8 @@ def scaled_linear(
         bias: (d_out,), or None.
         scale: (d_out,) or (1,) in any floating dtype, or None for 1.
         gelu: Whether the exact (erf) GELU stands before the product.
+        float8: Whether the output and the gradient by ``x`` are products of numbers of 8 bits, see
+            :mod:`.float8_products`. Only in bfloat16, and with d_in and d_out multiples of 16.
 
     Returns:
         (..., d_out), in the dtype of the product, which is that of autocast where it is on. In float16 with a scale
@@ -49,15 +58,17 @@ def scaled_linear(
         kept for its gradient.
 
     Raises:
-        TypeError: If the product would be one of two dtypes.
+        TypeError: If the product would be one of two dtypes, or float8 is asked for beside another than bfloat16.
     """
     dtype = product_dtype(x)
     if dtype != product_dtype(weight):
         raise TypeError(f"a linear layer in {weight.dtype} takes no input in {x.dtype}")
+    if float8 and dtype != torch.bfloat16:
+        raise TypeError(f"products of 8 bits stand beside bfloat16, not beside {dtype}")
     x = x.to(dtype)  # out here, so that what is kept is narrow
     if scale is None or dtype != torch.float16:
-        return _ScaledLinear.apply(x, weight, bias, scale, gelu)
-    return scale_outside(_ScaledLinear.apply(x, weight, bias, None, gelu), scale)
+        return _ScaledLinear.apply(x, weight, bias, scale, gelu, float8)
+    return scale_outside(_ScaledLinear.apply(x, weight, bias, None, gelu, float8), scale)
 
 
 def scale_outside(y: Tensor, scale: Tensor | None) -> Tensor:
@@ -69,12 +80,15 @@ class _ScaledLinear(torch.autograd.Function):
     """In the older of the two styles, whose ``apply`` takes a third of the time."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, gelu: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, gelu: bool, float8: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, scale)
-        ctx.gelu = gelu
+        ctx.gelu, ctx.float8 = gelu, float8
         # Autocast may be on, but finds nothing to narrow: x has its dtype, and W and b get that of x.
         bias = None if bias is None else _folded(bias, scale, x.dtype)
-        return rows_times(gelu_of(x) if gelu else x, _folded(weight, scale, x.dtype), bias)
+        product = float8_rows_times if float8 else rows_times
+        return product(gelu_of(x) if gelu else x, _folded(weight, scale, x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -88,12 +102,13 @@ class _ScaledLinear(torch.autograd.Function):
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients by x, W, b and γ, each where it is asked for and in the dtype of its tensor."""
     x, weight, bias, scale = ctx.saved_tensors
-    by_x, by_weight, by_bias, by_scale, _ = ctx.needs_input_grad
+    by_x, by_weight, by_bias, by_scale, *_ = ctx.needs_input_grad
+    times = float8_gradient_times if ctx.float8 else gradient_times
     g = grad.reshape(-1, grad.shape[-1])
     rows = x.reshape(-1, x.shape[-1])
     dx = dw = db = dscale = None
     if ctx.gelu and by_x and has_passes_for(rows):
-        act, dx = gelu_and_gradient(rows, gradient_times(g, _folded(weight, scale, g.dtype)))
+        act, dx = gelu_and_gradient(rows, times(g, _folded(weight, scale, g.dtype)))
     else:
         act = F.gelu(rows) if ctx.gelu else rows
     if by_weight or by_scale:
@@ -112,8 +127,8 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dscale = (dscale if scale.numel() == len(dscale) else dscale.sum(0, keepdim=True)).to(scale.dtype)
     if by_x and dx is None:
         w = _folded(weight, scale, g.dtype)
-        dx = _gradient_through_gelu(g, w, rows, act) if ctx.gelu else gradient_times(g, w)
-    return None if dx is None else dx.view(x.shape), dw, db, dscale, None
+        dx = _gradient_through_gelu(g, w, rows, act, float8=ctx.float8) if ctx.gelu else times(g, w)
+    return None if dx is None else dx.view(x.shape), dw, db, dscale, None, None
 
 
 def _scaled_rows_(m: Tensor, scale: Tensor | None) -> Tensor:
@@ -130,8 +145,10 @@ def _row_products(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([torch.linalg.vecdot(*parts) for parts in zip(a.split(rows), b.split(rows), strict=True)])
 
 
-def _gradient_through_gelu(g: Tensor, w: Tensor, rows: Tensor, act: Tensor) -> Tensor:
+def _gradient_through_gelu(g: Tensor, w: Tensor, rows: Tensor, act: Tensor, *, float8: bool) -> Tensor:
     """Gradient by the input of GELU, in place of its output: a buffer of that size is dear, and one will do."""
+    if float8:
+        return torch.ops.aten.gelu_backward(float8_gradient_times(g, w), rows)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.ops.aten.gelu_backward(g @ w, rows)
     dx = torch.mm(g, w, out=act)

@@ -1,4 +1,4 @@
-"""From a plain model to a partitioned one, in one order: activation checkpointing → compilation → autocast → DeepSpeed.
+"""From a plain model to a partitioned one, in one order: 8 bits → checkpointing → compilation → autocast → DeepSpeed.
 
 The order matters. Checkpointing wraps the blocks' own forward, so that what is recomputed is exactly what DeepSpeed's
 hooks gather parameters for; what is recomputed is compiled too; DeepSpeed comes last because it takes the parameters
@@ -16,12 +16,14 @@ from torch import nn
 from cait_dist.config.optimizer import OptimizerConfig
 from cait_dist.config.training import TrainingConfig
 from cait_dist.models import Cait, attention_backend
+from cait_dist.models.float8 import Float8Error, use_float8
 from cait_dist.planning.counting.batch_plan import BatchPlan
 
 from .activation_checkpointing import apply_activation_checkpointing
 from .compilation import compile_branches
 from .optimizer import FiniteUpdate, build_optimizer
 from .ranks.process_group import World, bound_all_groups
+from .starting.plan import CannotStartError
 
 
 def parallelize(
@@ -38,12 +40,17 @@ def parallelize(
 
     Returns:
         the ``DeepSpeedEngine``; call it like the model
+
+    Raises:
+        CannotStartError: if this device multiplies no numbers of 8 bits, and is to
     """
     import deepspeed  # noqa: PLC0415
 
     stepper = build_optimizer(model, optimizer, world.device)
     if training.zero.stage == 0:
         stepper.step = FiniteUpdate(stepper)  # type: ignore[method-assign, assignment]
+    if training.float8:
+        _use_float8(model, world.device)
     apply_activation_checkpointing(model, training.activation_checkpointing)
     if training.compile:
         compile_branches(model)
@@ -59,6 +66,13 @@ def parallelize(
     return engine
 
 
+def _use_float8(model: Cait, device: torch.device) -> None:
+    try:
+        use_float8(model, device)
+    except Float8Error as error:
+        raise CannotStartError([f"'training.float8': {error}; set it to false"]) from None
+
+
 def describe_attention(model: Cait, training: TrainingConfig, world: World) -> str:
     """Which backend the self-attention of this model runs with, for the log."""
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
@@ -67,10 +81,13 @@ def describe_attention(model: Cait, training: TrainingConfig, world: World) -> s
 
 
 def warn_of_slow_precision(training: TrainingConfig, device: torch.device) -> list[str]:
-    """For the log: bf16 on a CPU that has no instructions for it, where torch multiplies number by number."""
-    if training.precision != "bf16" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    """For the log: numbers that a CPU has no instructions for, where torch multiplies one by one."""
+    if training.precision != "bf16" or device.type != "cpu":
         return []
-    return ["this CPU has no bf16 arithmetic: training.precision=fp32 is many times quicker here"]
+    notes = [] if not training.float8 else ["a CPU has no arithmetic of 8 bits: training.float8 is slow here"]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return notes
+    return [*notes, "this CPU has no bf16 arithmetic: training.precision=fp32 is many times quicker here"]
 
 
 def uses_autocast(training: TrainingConfig) -> bool:

@@ -19,6 +19,12 @@ STEPS = 8
 PROCESSES, STAGES, POLICIES, ACCUMULATION = (1, 2, 4), (0, 1, 2, 3), ("none", "attention", "block"), (1, 2)
 FP32 = [f"fp32-z{z}-{p}-acc{a}" for z, p, a in itertools.product(STAGES, POLICIES, ACCUMULATION)]
 BF16 = [f"bf16-z{z}-{way}" for z, way in itertools.product(STAGES, ("none-acc1", "every-2-acc2"))]
+FLOAT8 = {
+    f"{kind}-z{stage}": ["model.embed_dim=32", "training.precision=bf16", f"training.zero.stage={stage}", *also]
+    for stage in (1, 3)
+    for kind, also in (("wide-bf16", []), ("wide-float8", ["training.float8=true"]))
+}
+"""On the ranks of COMPILED_ON; a network of widths that products of 8 bits can have."""
 COMPILED, COMPILED_ON = "fp32-z2-none-acc2", 2
 FP32_TOLERANCE = 1e-5
 BF16_TOLERANCE = 3e-2
@@ -48,6 +54,9 @@ def results(shared_config: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     compiled = case(COMPILED, COMPILED_ON)
     compiled |= {"name": "compiled", "overrides": [*compiled["overrides"], "training.compile=true"]}
     cases[COMPILED_ON].insert(0, compiled)
+    wide = {name: {"name": name, "overrides": also, "steps": STEPS, "perturb": True} for name, also in FLOAT8.items()}
+    at = next(place for place, made in enumerate(cases[COMPILED_ON]) if "z3" in made["name"])
+    cases[COMPILED_ON][at:at] = wide.values()
     return {
         processes: run_on_ranks(
             PROGRAM,
@@ -90,6 +99,14 @@ def test_bf16_losses_stay_near_the_reference(
     results: dict[int, dict[str, Any]], reference: dict[str, Any], processes: int, name: str
 ) -> None:
     assert results[processes][name]["losses"] == pytest.approx(reference["losses"], abs=BF16_TOLERANCE)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_losses_with_products_of_8_bits_stay_near_those_of_bf16(results: dict[int, dict[str, Any]], stage: int) -> None:
+    bf16, float8 = (results[COMPILED_ON][f"wide-{kind}-z{stage}"] for kind in ("bf16", "float8"))
+    assert float8["losses"] == pytest.approx(bf16["losses"], abs=BF16_TOLERANCE)
+    assert float8["losses"] != bf16["losses"]
+    assert float8["ids"] == bf16["ids"]
 
 
 @pytest.mark.parametrize("name", FP32)

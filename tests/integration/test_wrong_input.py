@@ -43,6 +43,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["training.global_batch 4096 exceeds"],
     ),
     "shape that does not fit": (["train", "{config}", "model.num_heads=5"], ["24", "5"]),
+    "widths that products of 8 bits cannot have": (
+        ["train", "{config}", "training.precision=bf16", "training.float8=true"],
+        ["model.embed_dim", "8 bits", "multiple of 16", "24"],
+    ),
     "missing weights": (["train", "{config}", "model.init_from={folder}/none.pth"], ["model.init_from", "none.pth"]),
     "average that is not kept": (
         ["train", "{config}", "training.ema_decay=null"],

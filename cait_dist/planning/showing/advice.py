@@ -21,7 +21,7 @@ def advice(plan: RunPlan) -> list[str]:
 
 def warnings(plan: RunPlan) -> list[str]:
     """What stands in the way."""
-    return [*_configured(plan), *_loader(plan), *_network(plan), *_compiled(plan)]
+    return [*_configured(plan), *_loader(plan), *_network(plan), *_not_modelled(plan)]
 
 
 def basis(plan: RunPlan) -> str:
@@ -112,6 +112,12 @@ def _network(plan: RunPlan) -> Iterator[str]:
         yield f"The network alone needs at least {share:.0%} of a step: a larger global batch makes it matter less."
 
 
-def _compiled(plan: RunPlan) -> Iterator[str]:
-    if plan.situation.config.training.compile:
+def _not_modelled(plan: RunPlan) -> Iterator[str]:
+    training = plan.situation.config.training
+    if training.float8:
+        yield (
+            "training.float8 is on: times are those without it, and to memory come 3 bytes for every number that goes"
+            " into the largest linear layer, while that computes."
+        )
+    if training.compile:
         yield "training.compile is on: memory and time are those without it, which compiled branches should stay below."

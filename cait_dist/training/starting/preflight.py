@@ -5,6 +5,7 @@ import torch
 from cait_dist.config import RunConfig
 from cait_dist.data.cache_needs import check_cache
 from cait_dist.data.errors import CacheError, RemoteError
+from cait_dist.models.float8 import unsuitable_widths
 
 from ..distilling.identity import TeacherError
 from ..distilling.lesson import open_guide
@@ -25,7 +26,9 @@ def preflight(config: RunConfig, processes: int) -> Plan:
     try:
         plan = make_plan(config, processes)
         with torch.device("meta"):
-            build_model(config.model, plan.num_classes)
+            model = build_model(config.model, plan.num_classes)
+        if config.training.float8:
+            problems += [f"'model.{field}': {what}" for field, what in unsuitable_widths(model.arch).items()]
     except RemoteError as error:
         # Whatever else were asked of that server would be waited for as long, and answered the same.
         raise CannotStartError([str(error)]) from None

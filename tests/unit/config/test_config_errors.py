@@ -271,3 +271,9 @@ def test_compiling_is_refused_at_stage_3_at_its_key(minimal, errors):
         "command line 'training.compile=true': compile true needs zero.stage 2 or less: at stage 3 parameters "
         "come and go in a branch"
     ]
+
+
+def test_products_of_8_bits_are_refused_beside_fp32_at_their_key(minimal, errors):
+    assert errors(minimal, "training.float8=true", "training.precision=fp32") == [
+        "command line 'training.float8=true': float8 true needs precision 'bf16', got 'fp32'"
+    ]

@@ -159,6 +159,11 @@ def test_what_compilation_changes_is_not_counted_and_it_is_said(m48: Path) -> No
     assert "training.compile is on" in " ".join(warnings(plan_of(m48, "training.compile=true")))
 
 
+def test_what_products_of_8_bits_change_is_not_counted_and_it_is_said(m48: Path) -> None:
+    assert "float8" not in " ".join(warnings(plan_of(m48)))
+    assert "training.float8 is on" in " ".join(warnings(plan_of(m48, "training.float8=true")))
+
+
 def test_traffic_by_stage() -> None:
     params, ranks = 1000, 4
     sent = [count_traffic(params, numerics("bf16", stage), stage, ranks, 1).total for stage in (0, 1, 2, 3)]

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from cait_dist.config.training import TrainingConfig
-from cait_dist.training.parallel import warn_of_slow_precision
+from cait_dist.models import create_model
+from cait_dist.training.parallel import _use_float8, warn_of_slow_precision
+from cait_dist.training.starting.plan import CannotStartError
 
 CPU = torch.device("cpu")
 
@@ -43,3 +45,15 @@ def test_it_warns_of_bf16_exactly_where_products_in_it_are_slow() -> None:
 def test_it_says_nothing_of_others(precision: str, device: str) -> None:
     training = TrainingConfig.model_validate({"precision": precision, "global_batch": 8})
     assert warn_of_slow_precision(training, torch.device(device)) == []
+
+
+def test_a_cpu_is_told_to_be_slow_with_8_bits_too() -> None:
+    training = TrainingConfig(precision="bf16", float8=True, global_batch=8)
+    assert "training.float8" in warn_of_slow_precision(training, CPU)[0]
+    assert warn_of_slow_precision(training, torch.device("cuda")) == []
+
+
+def test_a_device_without_8_bits_is_refused_by_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cait_dist.models.float8.float8_trouble", lambda device: "it cannot")
+    with pytest.raises(CannotStartError, match=r"'training.float8': it cannot; set it to false"):
+        _use_float8(create_model("cait_xxs24_224", depth=1), CPU)
