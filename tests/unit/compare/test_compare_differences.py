@@ -5,6 +5,7 @@ from compared_runs import a_run, attempt
 from cait_dist.compare.comparison import Difference
 from cait_dist.compare.judging.differences import deciding, differences
 from cait_dist.compare.run_data import RunData, SetFacts
+from cait_dist.config.deciding import may_change
 
 
 def by_key(*runs: RunData, metric: str = "val/top1") -> dict[str, Difference]:
@@ -35,11 +36,12 @@ def test_settings_that_may_change_on_resume_do_not_decide() -> None:
 def test_settings_that_a_resumed_run_may_change_but_a_new_one_learns_by_do_decide() -> None:
     what = {
         "training.precision": "bf16", "model.init_from": "weights.pth", "evaluation.crop_ratio": 1.0, "seed": 5,
-        "distillation.teacher": "runs/a", "distillation.labels": "a.npz",
+        "distillation.teacher": "runs/a", "distillation.labels": "a.npz", "training.float8": True,
     }  # fmt: skip
     found = by_key(a_run("a"), a_run("b", settings=what))
     assert set(found) == set(what)
     assert all(difference.decides for difference in found.values())
+    assert {key for key in what if not may_change(key)} == {"seed"}
 
 
 def test_a_setting_is_not_mistaken_for_one_whose_name_begins_alike() -> None:
