@@ -81,6 +81,29 @@ def test_a_row_of_zeros_gives_the_bias():
     assert torch.equal(float8_rows_times(draw(2, D_IN).bfloat16(), weight * 0, bias), bias.expand(2, -1))
 
 
+def test_tensors_lie_as_a_gpu_wants_them_whatever_they_came_from(monkeypatch):
+    """A CPU takes them in any layout: so what would be refused elsewhere is asked here."""
+    product, asked = torch._scaled_mm, 0
+
+    def strict(a, b, *, scale_a, scale_b, bias, out_dtype, use_fast_accum):
+        nonlocal asked
+        asked += 1
+        assert a.is_contiguous(), "the first is row-major"
+        assert b.t().is_contiguous(), "the second is column-major"
+        assert (scale_a.shape, scale_b.shape) == ((len(a), 1), (1, b.shape[1]))
+        assert all(scale.is_contiguous() and scale.dtype == torch.float32 for scale in (scale_a, scale_b))
+        assert out_dtype == torch.bfloat16
+        assert bias is None or bias.dtype == torch.bfloat16
+        return product(a, b, scale_a=scale_a, scale_b=scale_b, bias=bias, out_dtype=out_dtype)
+
+    monkeypatch.setattr(torch, "_scaled_mm", strict)
+    x, weight, bias = draw(ROWS, D_IN).bfloat16(), draw(D_OUT, D_IN, seed=1).bfloat16(), draw(D_OUT).bfloat16()
+    for of_x, of_weight in ((x, weight), (x.T.contiguous().T, weight.T.contiguous().T), (x[::2], weight)):
+        float8_rows_times(of_x, of_weight, bias)
+        float8_gradient_times(of_x @ weight.T, of_weight)
+    assert asked == 6
+
+
 def layer_and_gradients(*, gelu: bool, float8: bool, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
     """Output and gradients by x, W, b and γ, whose largest is a million times its smallest."""
     gamma = torch.logspace(-6, 0, D_OUT, dtype=torch.float64)
