@@ -70,7 +70,7 @@ def _without_tokens(config: RunConfig, arch: Architecture, dim: int, depth: int,
         talking_heads=arch.talking_heads,
     )
     zero = config.training.zero.model_copy(update={"stage": stage})
-    training = config.training.model_copy(update={"zero": zero, "activation_checkpointing": "none", "compile": False})
+    training = config.training.model_copy(update={"zero": zero, "activation_checkpointing": "none"})
     augment = AugmentConfig(mixup=0.0, cutmix=0.0)
     return config.model_copy(update={"model": model, "training": training, "augment": augment})
 

@@ -54,7 +54,7 @@ def bench_step(
     """Measure on this process's device.
 
     Args:
-        config: of the run; its data need not be there.
+        config: of the run; its data need not be there. What plans do not model is switched off.
         images: micro-batch; None takes the configured limit, or at most 64.
         seconds: to spend on each part.
         steps: of real training.
@@ -63,6 +63,7 @@ def bench_step(
     Raises:
         PlanError: if the configuration cannot be measured.
     """
+    config = as_planned(config)
     arch = _architecture(config)
     images = images or config.training.micro_batch_limit or min(_FROM_BATCH, config.training.global_batch)
     if config.augment.mixes and images % 2:
@@ -116,6 +117,12 @@ def predict_alone(config: RunConfig, arch: Architecture, calibration: Calibratio
         stage=training.zero.stage,
     )
     return predict_step(arch, width, calibration, work)
+
+
+def as_planned(config: RunConfig) -> RunConfig:
+    """The configuration without what a plan does not model: compiled branches, and products of 8 bits."""
+    training = config.training.model_copy(update={"compile": False, "float8": False})
+    return config.model_copy(update={"training": training})
 
 
 def _architecture(config: RunConfig) -> Architecture:
