@@ -1,11 +1,14 @@
 """`cait plan`: what a run will need, before it is submitted."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .arguments import ConfigFile, Overrides
+
+if TYPE_CHECKING:
+    from cait_dist.planning.run_plan import RunPlan
 
 
 def plan(
@@ -63,6 +66,10 @@ def plan(
         calibration=find_calibration(calibration, kind),
     )
     made = plan_run(load_config(config, overrides or []).config, request)
+    _show(made, as_json=as_json, picture=picture)
+
+
+def _show(made: "RunPlan", *, as_json: bool, picture: Path | None) -> None:
     if as_json:
         import json  # noqa: PLC0415
 
