@@ -58,7 +58,8 @@ fi
 
 part row_kernels "$python" benchmarks/row_kernels.py --out "$out/row_kernels.json"
 part attention "$python" benchmarks/attention.py --out "$out/attention.json"
-part float8 "$python" benchmarks/float8.py --batch 64 --out "$out/float8.json"
+part float8_error "$python" benchmarks/float8.py --only error --batch 2 --out "$out/float8_error.json"
+part float8_time "$python" benchmarks/float8.py --only time --batch 64 --out "$out/float8_time.json"
 part peers "$python" benchmarks/peers.py --out "$out/peers.json" --plot "$out/peers.svg" "$@"
 part recomputation "$python" benchmarks/recomputation.py --precision bf16 --image-size 448 --batch 8 \
     --out "$out/recomputation.json"

@@ -48,7 +48,15 @@ def test_every_part_is_done_once_and_what_may_tune_the_kernels_comes_first(tmp_p
     _, summary, _ = measure(tmp_path, "nothing")
     names = [line.partition(":")[0] for line in summary.splitlines()]
     assert len(set(names)) == len(names)
-    assert names[-6:] == ["row_kernels", "attention", "float8", "peers", "recomputation", "planner"]
+    assert names[-7:] == [
+        "row_kernels",
+        "attention",
+        "float8_error",
+        "float8_time",
+        "peers",
+        "recomputation",
+        "planner",
+    ]
 
 
 def test_a_machine_without_a_gpu_is_told_so(tmp_path):
