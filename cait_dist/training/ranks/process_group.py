@@ -122,6 +122,9 @@ def _prepare_deepspeed(device: torch.device) -> None:
     # Its autotuner would load all of MLflow on every rank, where it is installed, to use it in another program.
     with _hidden("mlflow"):
         import deepspeed  # noqa: PLC0415
+    # And every engine loads its Muon, which on being loaded has torch's compiler loaded, to compile when first called.
+    with _not_compiling():
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: PLC0415
 
     deepspeed.utils.logger.setLevel("WARNING")
     # On CPUs DeepSpeed would compile an operator that only inference uses, for minutes, on every rank.
@@ -140,3 +143,14 @@ def _hidden(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+@contextmanager
+def _not_compiling() -> Iterator[None]:
+    """Have ``torch.compile``, as a decorator with or without settings, leave functions as they are."""
+    compile_function = torch.compile
+    torch.compile = lambda function=None, **_: function or (lambda plain: plain)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = compile_function
