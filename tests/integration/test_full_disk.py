@@ -39,7 +39,7 @@ def read_until(training: Training, text: str) -> str:
 def test_a_full_disk_costs_neither_metrics_nor_the_last_checkpoint(config_on_small_disk: tuple[Path, Path]) -> None:
     config, disk = config_on_small_disk
     training = start(config, *ARGUMENTS)
-    training.wait_for_step(12)
+    training.wait_for_checkpoint(10)  # which is written while training goes on
     ballast = Ballast(disk)
     metrics, well = "metrics.jsonl cannot be written (No space left on device): training goes on", "is written again"
     told = read_until(training, "could not be written")
