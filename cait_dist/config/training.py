@@ -126,7 +126,7 @@ class TrainingConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _stage_suits(self) -> "TrainingConfig":
+    def _settings_agree(self) -> "TrainingConfig":
         if self.compile and self.zero.stage == 3:
             raise ValueError("compile true needs zero.stage 2 or less: at stage 3 parameters come and go in a branch")
         if self.float8 and self.precision != "bf16":

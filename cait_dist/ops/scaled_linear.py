@@ -146,7 +146,7 @@ def _row_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gradient_through_gelu(g: Tensor, w: Tensor, rows: Tensor, act: Tensor, *, float8: bool) -> Tensor:
-    """Gradient by the input of GELU, in place of its output: a buffer of that size is dear, and one will do."""
+    """Gradient by the input of GELU, where it can be in place of its output: a buffer of that size is dear."""
     if float8:
         return torch.ops.aten.gelu_backward(float8_gradient_times(g, w), rows)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "shape that does not fit": (["train", "{config}", "model.num_heads=5"], ["24", "5"]),
     "widths that products of 8 bits cannot have": (
         ["train", "{config}", "training.precision=bf16", "training.float8=true"],
-        ["model.embed_dim", "8 bits", "multiple of 16", "24"],
+        ["model.embed_dim", "training.float8", "multiple of 16", "24"],
     ),
     "missing weights": (["train", "{config}", "model.init_from={folder}/none.pth"], ["model.init_from", "none.pth"]),
     "average that is not kept": (

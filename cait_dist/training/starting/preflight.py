@@ -28,7 +28,8 @@ def preflight(config: RunConfig, processes: int) -> Plan:
         with torch.device("meta"):
             model = build_model(config.model, plan.num_classes)
         if config.training.float8:
-            problems += [f"'model.{field}': {what}" for field, what in unsuitable_widths(model.arch).items()]
+            remedy = "change it, or set training.float8 to false"
+            problems += [f"'model.{field}': {what}: {remedy}" for field, what in unsuitable_widths(model.arch).items()]
     except RemoteError as error:
         # Whatever else were asked of that server would be waited for as long, and answered the same.
         raise CannotStartError([str(error)]) from None

@@ -19,10 +19,10 @@ def build(**options: object) -> Cait:
     return create_model("cait_xxs24_224", **{**shape, "layer_scale_init": 0.5, **options})
 
 
-def pass_through(model: Cait, keep: Tensor | None = None, *, autocast: bool = True) -> list[Tensor]:
+def pass_through(model: Cait, keep: Tensor | None = None) -> list[Tensor]:
     """Logits and gradients."""
     images = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(1))
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast("cpu", torch.bfloat16):
         logits = model(images, keep)
     logits.float().square().sum().backward()
     return [logits.detach(), *(p.grad for p in model.parameters())]
@@ -65,12 +65,12 @@ def test_recomputing_changes_no_bit(policy):
 
 def test_compiled_branches_have_them_in_one_graph():
     torch._dynamo.reset()
-    models = [build() for _ in range(2)]
-    for model in models:
+    models = [build() for _ in range(3)]
+    for model in models[:2]:
         use_float8(model, CPU)
     compile_branches(models[1], backend="aot_eager")
-    plain, compiled = (pass_through(model) for model in models)
-    assert distance(compiled[:1], plain[:1]) < 0.03
+    plain, compiled, wide = (pass_through(model)[:1] for model in models)
+    assert distance(compiled, plain) < min(0.03, distance(compiled, wide) / 2)
     torch._dynamo.reset()
 
 
