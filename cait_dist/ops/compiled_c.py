@@ -2,7 +2,8 @@
 
 Every process compiles for itself, in a folder that is gone once the library is loaded: a library kept for all would
 have to be told apart by processor, compiler and source, and could be found half-written. It takes a quarter of a
-second. Threads are those of torch.
+second. Threads are those of torch. A process that is killed meanwhile cannot clean up; the next one does
+(:mod:`cait_dist.ops.passing_folder`).
 """
 
 import ctypes
@@ -11,8 +12,9 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
+
+from .passing_folder import passing_folder
 
 _FLAGS = ("-fPIC", "-O3", "-fno-math-errno", "-fno-trapping-math", f"-I{Path(__file__).parent}")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -44,11 +46,11 @@ def _compile(source: Path, defines: list[str]) -> ctypes.CDLL:
         raise OSError(f"there is no C compiler ({', '.join(_COMPILERS)})")
     processor = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     compiler, flags = found.split(), [*_FLAGS, processor, *defines]
-    with tempfile.TemporaryDirectory(prefix="cait-compiled-") as folder:
+    with passing_folder("cait-compiled-") as folder:
         try:
-            return _load(compiler, [*flags, "-fopenmp"], source, Path(folder) / "threads")
+            return _load(compiler, [*flags, "-fopenmp"], source, folder / "threads")
         except (OSError, subprocess.CalledProcessError):
-            return _load(compiler, flags, source, Path(folder) / "one-thread")
+            return _load(compiler, flags, source, folder / "one-thread")
 
 
 def _load(compiler: list[str], flags: list[str], source: Path, stem: Path) -> ctypes.CDLL:
