@@ -9,8 +9,11 @@ stage  flat tensors of a rank                  fragment of a parameter
 =====  ======================================  =======================================================
 0      one per parameter, the parameter        all of it, on every rank
 1, 2   one per parameter group, 1/W of it      where the group's flat vector is cut, possibly mid-parameter
-3      one per sub-group                       the rank's 1/W of every parameter, the last one padded
+3      one per sub-group                       the rank's 1/W of every parameter, the last ones padded
 =====  ======================================  =======================================================
+
+At stage 3 DeepSpeed leaves in the padding what the memory held before. It is set to zero here, and stays so, as its
+gradient is zero: two runs with the same configuration then hold the same bits, and no NaN that belongs to nobody.
 
 These are private attributes of DeepSpeed: its version is pinned exactly, and the tests compare every stage with
 stage 0.
@@ -63,6 +66,8 @@ class ZeroPartition:
         self._stage = engine.zero_optimization_stage()
         named = list(engine.module.named_parameters())
         self.shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in named}
+        if self._stage == 3:
+            self._clear_padding([parameter for _, parameter in named], rank)
         self.fragments = list(self._find_fragments(named, rank))
         self.owned = self.fragments if self._stage else self.fragments[rank::world_size]
 
@@ -146,6 +151,13 @@ class ZeroPartition:
                 mapping = parameter._hp_mapping
                 where, numel = mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel
                 yield Fragment(name, where, numel, mapping.param_group_index, mapping.hp_fragment_address.start)
+
+    def _clear_padding(self, parameters: list[Any], rank: int) -> None:
+        optimizer, flats = self._engine.optimizer, self.masters()
+        for parameter in parameters:
+            flat, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            held = min(max(parameter.ds_numel - rank * size, 0), size)
+            flats[flat].narrow(0, offset + held, size - held).zero_()
 
     def _publish_stage_3(self, optimizer: Any) -> None:
         for group in range(len(optimizer.fp32_partitioned_groups_flat)):
