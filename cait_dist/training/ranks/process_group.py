@@ -127,8 +127,11 @@ def _prepare_deepspeed(device: torch.device) -> None:
         import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: PLC0415
 
     deepspeed.utils.logger.setLevel("WARNING")
-    # On CPUs DeepSpeed would compile an operator that only inference uses, for minutes, on every rank.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Asked which of its operators this machine can have, it would try a compiler, and have one that only inference
+    # uses compiled, for minutes, on every rank. Training needs none of them.
+    deepspeed.ops.__compatible_ops__ = {}
+    # Without it a CPU's number is asked of a program, in every step for every bucket of gradients at stage 3.
+    os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager
