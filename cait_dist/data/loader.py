@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import os
 import signal
 import weakref
 from collections.abc import Iterator
@@ -276,10 +277,26 @@ def _killed(error: Exception) -> WorkerKilledError:
 
 
 def _has_bus_error(batches: object) -> bool:
-    """Whether a worker ended of it; what torch says of that depends on who notices first."""
-    workers = getattr(batches, "_workers", [])
-    connection.wait([worker.sentinel for worker in workers], timeout=1.0)  # it may still be dying
-    return any(worker.exitcode == -signal.SIGBUS for worker in workers)
+    """Whether a worker ended of it; what torch says of that depends on who notices first.
+
+    What is dying is waited for, so that torch does not hear of it later, by a signal, and raises a second error in the
+    middle of whatever is done about the first.
+    """
+    workers = {worker.sentinel: worker for worker in getattr(batches, "_workers", [])}
+    for _ in range(2):
+        with contextlib.suppress(RuntimeError):  # it may hear of it here; once, as it tells of a loader only once
+            # A sentinel is closed a moment before its process has ended.
+            ended = [workers[sentinel] for sentinel in connection.wait(list(workers), timeout=5.0)]
+            for worker in ended:
+                _wait_for_end(worker.pid)
+            return any(worker.exitcode == -signal.SIGBUS for worker in ended)
+    return False
+
+
+def _wait_for_end(process: int) -> None:
+    # Leaving its status to be fetched: an error raised by a signal while it is fetched loses it.
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
 
 
 def _close_if_alive(loader: weakref.ref[TrainLoader]) -> None:

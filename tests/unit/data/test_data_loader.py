@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -15,7 +17,7 @@ import torch
 
 from cait_dist.config.augment import AugmentConfig
 from cait_dist.data.errors import CorruptImageError, DataError, WorkerKilledError
-from cait_dist.data.loader import EvalLoader, MicroBatch, TrainLoader, death_of_worker
+from cait_dist.data.loader import EvalLoader, MicroBatch, TrainLoader, _told_plainly, death_of_worker
 from cait_dist.data.order import SampleOrder
 from cait_dist.data.reader_webdataset import WebDatasetReader, open_split
 from cait_dist.errors import is_for_user
@@ -332,6 +334,34 @@ def test_a_second_sigterm_kills_a_worker_which_is_told(shards: Path) -> None:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "WorkerKilledError: a decoding worker was killed" in errors, errors
+
+
+def test_of_a_dying_worker_torch_says_nothing_any_more_once_it_was_told() -> None:
+    """A worker's connections close before it has ended, and only then does torch hear of it, by a signal."""
+    heard = []
+
+    def as_torch_does(*_: object) -> None:
+        if not heard:
+            heard.append(worker.exitcode)
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    worker = multiprocessing.get_context("fork").Process(target=_die_slowly)
+    before = signal.signal(signal.SIGCHLD, as_torch_does)
+    try:
+        worker.start()
+        batches = SimpleNamespace(_workers=[worker])
+        with pytest.raises(WorkerKilledError, match=r"a decoding worker was killed.*reset"), _told_plainly(batches):
+            raise ConnectionResetError("reset")
+        assert worker.exitcode == -signal.SIGKILL
+        assert heard
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _die_slowly() -> None:
+    os.closerange(3, 1024)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_worker_that_was_killed_is_no_reason_to_give_a_run_up() -> None:
