@@ -91,9 +91,11 @@ def final_state(run: RunDirectory) -> dict[str, str]:
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = 120) -> Any:
     """Poll until the condition holds and return its value."""
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            # A machine that stood still did nothing meanwhile, and may have done it since.
+            if found := condition():
+                break
+            raise AssertionError(f"waited {timeout} s for {what}")
         time.sleep(0.02)
-    raise AssertionError(f"waited {timeout} s for {what}")
+    return found

@@ -188,7 +188,9 @@ class ClusterRun:
         self._wait(lambda: len(self.attempts) >= number, f"attempt {number}", timeout)
 
     def _queue(self) -> str:
-        return run(self.cluster, ["squeue", "--noheader", "--array", "--format=%i"]).stdout
+        done = run(self.cluster, ["squeue", "--noheader", "--array", "--format=%i"])
+        # No answer is no empty queue.
+        return done.stdout if done.returncode == 0 else self.job_id
 
     def _rows(self) -> list[dict[str, Any]]:
         attempts = self.run.attempts()

@@ -33,11 +33,11 @@ DISTURB_AT = 13
 
 
 def external_requeue(job: ClusterRun) -> None:
-    run(job.cluster, ["scontrol", "requeue", job.job_id])
+    assert run(job.cluster, ["scontrol", "requeue", job.job_id]).returncode == 0
 
 
 def warning_signal(job: ClusterRun) -> None:
-    run(job.cluster, ["scancel", "--signal=USR2", job.job_id])
+    assert run(job.cluster, ["scancel", "--signal=USR2", job.job_id]).returncode == 0
 
 
 def killed_rank(job: ClusterRun) -> None:
@@ -91,7 +91,9 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def big_cluster(_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniCluster]:
     folder = tmp_path_factory.mktemp("faults") / "cluster"
-    with MiniCluster.up(folder, nodes=20, gpus=0, accounting="none", stay=False) as cluster:
+    # To save takes the rest of a step, another one and the writing: with all these ranks on a few cores, seconds.
+    conf = {"KillWait": "20"}
+    with MiniCluster.up(folder, nodes=20, gpus=0, accounting="none", conf=conf, stay=False) as cluster:
         yield cluster
 
 
@@ -117,12 +119,13 @@ def disturbed(big_cluster: MiniCluster, undisturbed: ClusterRun, shared_config: 
         # SLURM needs half a minute to miss a slurmd, and as long to see that time is up.
         steps = slow | {"TEST_STEP_SECONDS": {"time_limit": "4", "slurmd_killed": "1.5"}.get(name, "0.4")}
         if name == "slow_node":
-            steps |= slow_forward_passes(folder / "slow_node", 0.8)
+            steps |= slow_forward_passes(folder / "slow_node", 3.0)
         return launch(big_cluster, shared_config, profile, *SETTINGS.get(name, ()), name=name, **steps)
 
     def disturb(name: str) -> ClusterRun:
         job = begin(name)
         job.wait_for_step(DISTURB_AT)
+        job.wait_for_checkpoint(10)  # which is written while training goes on
         DISTURBANCES[name](job)
         job.wait_until_finished()
         return job
@@ -150,7 +153,7 @@ def keep_times(jobs: dict[str, ClusterRun]) -> None:
             "date": timestamp(),
             "hardware": f"{cpu.group(1) if cpu else 'unknown'}, {os.cpu_count()} cores",
             "load_average": os.getloadavg(),
-            "slurm": "KillWait 5 s, SlurmdTimeout 10 s, requeued jobs wait 5 s; all jobs at the same time",
+            "slurm": "KillWait 20 s, SlurmdTimeout 10 s, requeued jobs wait 5 s; all jobs at the same time",
             "seconds_without_a_step": times,
         }
         Path(place).write_text(json.dumps(facts, indent=1) + "\n")
@@ -170,7 +173,8 @@ def test_the_run_ends_as_if_nothing_had_happened(
 @pytest.mark.parametrize("name", [*DISTURBANCES, "time_limit"])
 def test_no_step_is_lost_beyond_the_last_checkpoint(name: str, disturbed: dict[str, ClusterRun]) -> None:
     for before, after in zip(disturbed[name].attempts, disturbed[name].attempts[1:], strict=False):
-        assert after["redone_steps"] <= (0 if name in SAVED else 10)
+        # When SLURM misses a slurmd, the newest checkpoint may just be on its way.
+        assert after["redone_steps"] <= (0 if name in SAVED else 20 if name == "slurmd_killed" else 10)
         assert after["resumed_from"] + after["redone_steps"] == before["step"]
         assert after["waited_seconds"] > 0
         assert after["lost_seconds"] >= after["waited_seconds"]
@@ -235,7 +239,7 @@ def test_cancelling_saves_and_does_not_come_back_until_it_is_launched_again(
     big_cluster: MiniCluster, shared_config: Path, tmp_path: Path, undisturbed: ClusterRun
 ) -> None:
     profile = write_profile(shared_config.parent, "alone", exclusive=True)
-    job = launch(big_cluster, shared_config, profile, name="cancelled", **slow_steps(tmp_path / "slow", 0.4))
+    job = launch(big_cluster, shared_config, profile, name="cancelled", **slow_steps(tmp_path / "slow", 2.0))
     job.wait_for_step(3)
     again = cait(big_cluster, "launch", shared_config, "name=cancelled", "--cluster", profile)
     assert again.returncode == 2

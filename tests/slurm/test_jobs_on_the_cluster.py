@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def wait_until_gone(cluster: MiniCluster, *job_ids: str) -> None:
     listed = ["squeue", "--noheader", f"--jobs={','.join(job_ids)}"]
-    wait_for(lambda: not run(cluster, listed).stdout.strip(), f"the end of {job_ids}", timeout=180)
+    wait_for(lambda: is_empty(run(cluster, listed)), f"the end of {job_ids}", timeout=300)
+
+
+def is_empty(queue: subprocess.CompletedProcess[str]) -> bool:
+    """Whether SLURM says so; no answer is no empty queue."""
+    return queue.returncode == 0 and not queue.stdout.strip()
 
 
 def task_of(member: str) -> int | None:
@@ -86,7 +92,7 @@ def test_an_array_with_a_killed_and_a_warned_member_writes_the_same_bytes(
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     options = ("--out", there, "--cluster", profile)
-    slow = slow_images(tmp_path / "slow", 0.02)
+    slow = slow_images(tmp_path / "slow", 0.04)
     done = cait(cluster, *PREP, *options, "--jobs", "3", "--cpus-per-task", "2", **slow)
     assert done.returncode == 0, done.stdout + done.stderr
     array, last = re.findall(r"Submitted jobs (\d+) and (\d+)", done.stdout)[0]
@@ -96,11 +102,18 @@ def test_an_array_with_a_killed_and_a_warned_member_writes_the_same_bytes(
     assert f"scancel {array},{last}" in again.stderr
 
     warned, killed, report = (there / ".jobs" / f"{job}_0_log.out" for job in (f"{array}_0", f"{array}_1", last))
-    for log in (warned, killed):
-        wait_for(lambda log=log: log.exists() and "1/15" in log.read_text(), f"the first shard in {log}")
-    run(cluster, ["scancel", "--signal=USR2", f"{array}_0"])
-    os.kill(wait_for(lambda: task_of(f"{array}_1"), "member 1"), signal.SIGKILL)
-    subprocess.run([str(CAIT), *PREP, "--out", str(here)], check=True, capture_output=True, timeout=100)
+    deeds = {
+        warned: lambda: run(cluster, ["scancel", "--signal=USR2", f"{array}_0"]),
+        killed: lambda: os.kill(wait_for(lambda: task_of(f"{array}_1"), "member 1"), signal.SIGKILL),
+    }
+    deadline = time.monotonic() + 240
+    while deeds:  # each as soon as it can be done: one may begin long before the other
+        begun = [log for log in deeds if log.exists() and "1/15" in log.read_text()]
+        for log in begun:
+            deeds.pop(log)()
+        assert time.monotonic() < deadline, f"no first shard in {list(deeds)}"
+        time.sleep(0.05)
+    subprocess.run([str(CAIT), *PREP, "--out", str(here)], check=True, capture_output=True, timeout=300)
     wait_until_gone(cluster, array, last)
 
     assert warned.read_text().count("Calling checkpoint method") == 1, warned.read_text()
@@ -158,7 +171,7 @@ def test_a_following_evaluation_comes_back_when_warned_and_ends_when_cancelled(
 ) -> None:
     job_id, log = waiting
     run(cluster, ["scancel", "--signal=USR2", job_id])
-    wait_for(lambda: log.read_text().count("until it is finished") == 2, "the second start", timeout=60)
+    wait_for(lambda: log.read_text().count("until it is finished") == 2, "the second start", timeout=240)
     assert log.read_text().count("Calling checkpoint method") == 1, log.read_text()
     run(cluster, ["scancel", job_id])
     wait_until_gone(cluster, job_id)

@@ -54,7 +54,8 @@ class Checkout:
         ]
         slow = slow_steps(self.folder / "slow", 0.5)
         paths = f"{self.folder}:{slow['PYTHONPATH']}"
-        done = run(cluster, [*command, "--cluster", str(profile)], cwd=self.folder, **slow | {"PYTHONPATH": paths})
+        words = [*command, "--cluster", str(profile)]
+        done = run(cluster, words, timeout=300, cwd=self.folder, **slow | {"PYTHONPATH": paths})
         assert done.returncode == 0, done.stdout + done.stderr
         return ClusterRun(cluster, RunDirectory(config.parent / "runs" / name))
 
@@ -86,7 +87,8 @@ def one_node(config: Path) -> RunDirectory:
 def two_by_two(cluster: MiniCluster, config: Path) -> ClusterRun:
     """Held until the launch has returned, so that the first test finds its ranks at work and not gone."""
     profile = write_profile(config.parent, "four", tasks=2, gpus=2, hold=True)
-    job = launch(cluster, config, profile, "tracking.mlflow=true", name="two-by-two")
+    slow = slow_steps(config.parent / "slow", 0.5)  # or MLflow might not be loaded when it ends
+    job = launch(cluster, config, profile, "tracking.mlflow=true", name="two-by-two", **slow)
     run(cluster, ["scontrol", "release", job.job_id])
     return job
 

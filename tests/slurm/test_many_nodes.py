@@ -67,10 +67,10 @@ def test_submitting_and_looking_do_not_grow_with_the_nodes(
     profile = write_profile(tmp_path, "held", hold=True)
     small, one = timed(lambda: launched(many_nodes, config, profile, 1))
     large, all_of_them = timed(lambda: launched(many_nodes, config, profile, NODES))
-    assert large < 2 * small + 3
+    assert large < 2 * small + 15
     seconds, shown = timed(lambda: cait(many_nodes, "status", tmp_path / "runs"))
     assert shown.stdout.count("queued") == 2, shown.stdout
-    assert seconds < small + 3
+    assert seconds < small + 15
     print(f"\nlaunch: {small:.1f} s for 1 node, {large:.1f} s for {NODES}; status {seconds:.1f} s")
     run(many_nodes, ["scancel", one, all_of_them])
     shutil.rmtree(tmp_path / "runs")

@@ -51,11 +51,11 @@ Broken = tuple[MiniCluster, dict[str, str]]
 @pytest.fixture(scope="module", autouse=True)
 def broken(_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
     folder = tmp_path_factory.mktemp("broken") / "cluster"
-    conf = {"SlurmdTimeout": "7"}
+    conf = {"SlurmdTimeout": "12"}
     with MiniCluster.up(folder, nodes=5, gpus=0, accounting="none", conf=conf, stay=False) as cluster:
         jobs = {
-            "killed": submit(cluster, "srun sleep 300", "--nodes=2", "--exclusive", "--exclude=n3,n4"),
-            "cut": submit(cluster, "srun sleep 300", "--nodelist=n3", "--no-requeue"),
+            "killed": submit(cluster, "srun sleep 1000", "--nodes=2", "--exclusive", "--exclude=n3,n4"),
+            "cut": submit(cluster, "srun sleep 1000", "--nodelist=n3", "--no-requeue"),
         }
         until(lambda: all(job(cluster, number)["JobState"] == "RUNNING" for number in jobs.values()), "both jobs")
         cluster.kill_node("n2")
@@ -179,7 +179,7 @@ def test_a_job_without_slurmd_goes_on_and_is_taken_up_again(broken: Broken, tmp_
     cluster, _ = broken
     counted = tmp_path / "counted"
     counted.touch()
-    number = submit(cluster, f"for i in $(seq 20); do sleep 0.1; echo $i >> {counted}; done", "--nodelist=n4")
+    number = submit(cluster, f"for i in $(seq 100); do sleep 0.1; echo $i >> {counted}; done", "--nodelist=n4")
     until(lambda: bool(counted.read_text()), "the first count")
     cluster.stop_slurmd("n4")
     with pytest.raises(MiniClusterError, match="slurmd of n4 does not run"):
@@ -189,7 +189,7 @@ def test_a_job_without_slurmd_goes_on_and_is_taken_up_again(broken: Broken, tmp_
     cluster.start_slurmd("n4")
     until(lambda: job(cluster, number)["JobState"] == "COMPLETED", "the end of the job to be known")
     assert job(cluster, number)["Restarts"] == "0"
-    assert counted.read_text().split() == [str(i) for i in range(1, 21)]
+    assert counted.read_text().split() == [str(i) for i in range(1, 101)]
 
 
 def test_a_job_that_lost_a_node_starts_again_on_others(broken: Broken) -> None:
@@ -208,7 +208,7 @@ def test_a_job_behind_a_cut_cable_fails_and_the_node_comes_back_when_it_is_heale
     cluster, jobs = broken
     until(lambda: job(cluster, jobs["cut"])["JobState"] == "NODE_FAIL", "the job to be given up")
     # What Slurm cannot reach it cannot end: the task still runs, as it would on a real cluster.
-    assert cluster.run(["pgrep", "-f", "sleep 300"], node="n3", stdout=subprocess.DEVNULL).returncode == 0
+    assert cluster.run(["pgrep", "-f", "sleep 1000"], node="n3", stdout=subprocess.DEVNULL).returncode == 0
     cluster.heal("n3")
     until(lambda: is_idle(cluster, "n3"), "n3 to be idle")
     assert out(cluster, "srun", "--nodelist=n3", "hostname") == "n3"

@@ -100,7 +100,7 @@ def computing(seconds_of, limit, error=torch.OutOfMemoryError):
 
 def test_a_contender_is_told_at_its_largest_and_at_its_fastest_batch():
     by_the_wall = replace(MANNER, threads=2)
-    found = search_batches(computing(lambda batch: 0.02 if batch <= 4 else 0.2, 13), by_the_wall, 64, 60)
+    found = search_batches(computing(lambda batch: 0.06 if batch <= 4 else 0.4, 13), by_the_wall, 64, 60)
     assert (found["largest_batch"], found["best_batch"], found["failed"]) == (13, 4, None)
     assert {tried["batch"] for tried in found["tried"]} >= {1, 2, 4, 8, 13}
 

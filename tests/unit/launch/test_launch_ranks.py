@@ -13,7 +13,7 @@ from launch.job import task
 from launch.ranks import start_rank
 
 LATE = """
-import sys, time
+import signal, sys, time
 time.sleep(0.4)
 from cait_dist.training.preempt import StopRequest
 stop = StopRequest().listen()
@@ -24,7 +24,9 @@ sys.exit(75 if stop else 1)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
 def test_a_signal_that_comes_too_early_is_kept_for_the_rank(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "late.py").write_text(LATE)
+    (tmp_path / "late.py").write_text(
+        LATE.replace("time.sleep(0.4)", "while not signal.sigpending(): time.sleep(0.01)")
+    )
     attempt = tmp_path / "attempt-1"
     attempt.mkdir()
     paths = os.pathsep.join([str(tmp_path), *sys.path])

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from training_command import wait_for
 
 from cait_dist.tracking import system_metrics
 from cait_dist.tracking.gpu_sampler import GpuSampler, own_devices
@@ -122,14 +123,13 @@ def test_a_sample_holds_what_the_node_does(tmp_path: Path) -> None:
 
 
 def test_it_writes_whole_lines_until_it_is_stopped_at_once(run: RunDirectory) -> None:
-    with sampling(run, 1, 0.05, print):
-        time.sleep(0.6)
-        began = time.perf_counter()
-    assert time.perf_counter() - began < 0.25
     file = run.attempt(1) / f"system-{node_name()}.jsonl"
+    with sampling(run, 1, 0.05, print):
+        wait_for(lambda: file.exists() and len(file.read_text().splitlines()) > 4, "five samples")
+        began = time.perf_counter()
+    assert time.perf_counter() - began < 2
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert len(rows) > 4
-    assert all(set(row) >= ALWAYS and 99 <= row["second"] <= 103 for row in rows)
+    assert all(set(row) >= ALWAYS and row["second"] >= 99 for row in rows)
     size = file.stat().st_size
     time.sleep(0.15)
     assert file.stat().st_size == size
@@ -174,7 +174,7 @@ def test_what_is_not_installed_costs_one_note(run: RunDirectory, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setattr(Path, "exists", lambda path: True)  # as if there were a driver
     with sampling(run, 1, 0.02, notes.append):
-        time.sleep(0.2)
+        wait_for(lambda: read_samples(run), "a sample")
     monkeypatch.undo()
     assert notes == [
         "note: no system metrics but the disk's and the GPUs': pip install psutil",
@@ -188,7 +188,8 @@ def test_a_fault_in_it_costs_a_note_and_no_training(run: RunDirectory, monkeypat
     notes: list[str] = []
     monkeypatch.setattr(system_metrics.shutil, "disk_usage", lambda path: 1 / 0)
     with sampling(run, 1, 0.01, notes.append):
-        time.sleep(0.15)
+        wait_for(lambda: notes, "a note")
+        time.sleep(0.05)
     assert notes == [f"note: no more system metrics of {node_name()}: division by zero"]
 
 
