@@ -22,9 +22,10 @@ def bytes_in(folder: Path) -> int:
 
 
 class Watch:
-    """What was seen: the largest sum, and how often it was taken."""
+    """What was seen: the largest sum, how often it was taken, and what ended it."""
 
     most, looks = 0, 0
+    error: BaseException | None = None
 
 
 @contextmanager
@@ -33,11 +34,14 @@ def watching(folder: Path) -> Iterator[Watch]:
     watch, done = Watch(), threading.Event()
 
     def look() -> None:
-        while not done.is_set():
-            if folder.exists():
-                watch.most = max(watch.most, bytes_in(folder))
-                watch.looks += 1
-            time.sleep(0.002)
+        try:
+            while not done.is_set():
+                if folder.exists():
+                    watch.most = max(watch.most, bytes_in(folder))
+                    watch.looks += 1
+                time.sleep(0.002)
+        except BaseException as error:
+            watch.error = error
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -46,3 +50,5 @@ def watching(folder: Path) -> Iterator[Watch]:
     finally:
         done.set()
         thread.join()
+        if watch.error is not None:
+            raise watch.error

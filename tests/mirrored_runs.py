@@ -67,7 +67,7 @@ def open_mirror(run: RunDirectory, uri: str, tell: Callable[[str], None], **opti
     return MlflowMirror(run, len(run.attempts()), uri, "mirror", tell, **options)
 
 
-def finish(run: RunDirectory, mirror: MlflowMirror, outcome: str, step: int, timeout: float = 20.0) -> bool:
+def finish(run: RunDirectory, mirror: MlflowMirror, outcome: str, step: int, timeout: float = 60.0) -> bool:
     """End as the recorder does."""
     run.update_attempt(len(run.attempts()), ended=timestamp(), outcome=outcome, step=step)
     write_report(run)

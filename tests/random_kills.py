@@ -8,6 +8,7 @@ to be the undisturbed one: every loss, every bit of the last checkpoint, and no 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -95,7 +96,8 @@ class Killer:
         victim = self._random.choice(VICTIMS)
         everybody = _family(process.pid)
         for one in _chosen(victim, everybody, self._random):
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a program that lives for moments
+                one.kill()
         self.killed[victim] += 1
         process.wait(120)
         _, alive = psutil.wait_procs(everybody, 120)

@@ -112,7 +112,7 @@ def all_other_damage(place: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "a folder more", (place / "more").mkdir
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(240, method="thread")  # the alarm is used here
 def test_every_kind_of_damage_is_noticed_and_the_checkpoint_before_is_used(
     run_of_two: list[Checkpoint], world: World, tmp_path: Path
 ) -> None:

@@ -276,7 +276,7 @@ def test_it_follows_a_run_that_is_training(tmp_path: Path, tiny_config: Path) ->
     training.wait_for_checkpoint(3)
     following = subprocess.Popen([str(CAIT), "evaluate", str(run_dir), "--follow"], stdout=subprocess.PIPE, text=True)
     assert training.finish()[0] == 0
-    out, _ = following.communicate(timeout=60)
+    out, _ = following.communicate(timeout=240)
     assert following.returncode == 0
     assert "the run is finished: 24 measured" in out
     found = recorded(training.run)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +37,15 @@ def HOOK(batches):
 if "RANK" in os.environ:
     sys.meta_path.insert(0, Hook())
 """
+STOPS_IN_A_STEP = """
+import signal
+calls = []
+def HOOK(batches):
+    calls.append(1)
+    if os.environ["RANK"] == "1" and len(calls) == 13:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return batches
+"""
 STUCK_IN_DATA = """
 calls = []
 def HOOK(batches):
@@ -55,7 +62,7 @@ def HOOK(batches):
     original = trainer.Trainer._view
     def view(self, images):
         if os.environ["RANK"] == "1":
-            time.sleep(2.5)  # so that it has said where it is
+            time.sleep(5)  # so that it has said where it is
             os.kill(os.getpid(), signal.SIGSTOP)
         return original(self, images)
     trainer.Trainer._view = view
@@ -100,12 +107,12 @@ def begin(config: Path, folder: Path, hook: str = "", limit: float = LIMIT, name
 def test_a_stopped_rank_is_named_and_ended_and_the_run_goes_on_as_if_nothing_had_happened(
     tiny_config: Path, tmp_path: Path, undisturbed: Callable[[int], RunDirectory]
 ) -> None:
-    training = begin(tiny_config, tmp_path / "hook")
-    training.wait_for_step(13)
+    training = begin(tiny_config, tmp_path / "hook", STOPS_IN_A_STEP)
+    training.wait_for_step(3)
     stopped = training.rank(1)
     everything = [process.pid for process in psutil.Process(training.process.pid).children(recursive=True)]
+    wait_for(lambda: stopped.status() == psutil.STATUS_STOPPED, "the stop")
     began = time.monotonic()
-    os.kill(stopped.pid, signal.SIGSTOP)
     told = wait_for(lambda: list(training.run.attempt(1).glob("rank-0.hang.json")), "the finding")
     assert told
     assert time.monotonic() - began < LIMIT + 15

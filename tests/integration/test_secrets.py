@@ -47,6 +47,10 @@ def runs(shared_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "tracking.mlflow=true", "tracking.system_seconds=1", cwd=place)  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     assert PLANTED not in done.stdout + done.stderr
+    # What a run of a few steps could not yet send.
+    done = cait("track", "sync", str(place / "runs" / "tiny"), cwd=place)
+    assert done.returncode == 0, done.stderr.decode()
+    assert PLANTED not in done.stdout + done.stderr
     return place / "runs"
 
 
