@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 from random_kills import kill_and_compare
 
-KILLS = 3
+SEED, VICTIMS = 350, {"loader": 1, "all": 1, "rank": 1}
+"""Which draws each of them once, twelve steps after a start or ten."""
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(600)
 def test_kills_at_random_moments_change_nothing(digits: Path, tmp_path: Path) -> None:
-    facts = kill_and_compare(digits, tmp_path / "work", KILLS, seed=1)
+    facts = kill_and_compare(digits, tmp_path / "work", len(VICTIMS), SEED)
     print(facts)
-    assert facts["kills"] == KILLS
+    assert facts["of"] == VICTIMS
     assert isinstance(facts["attempts"], int)
-    assert facts["attempts"] >= 2
+    assert facts["attempts"] > len(VICTIMS)
