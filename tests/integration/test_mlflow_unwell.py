@@ -140,7 +140,8 @@ def test_a_mirror_catches_up_when_the_server_is_well_again(
         mirror.commit(step)
         took.append(time.perf_counter() - began)
         time.sleep(0.05)
-    assert statistics.median(took) < 0.05, "whoever trains does not wait"
+    # Neither usually nor once: an answer would be waited for 6 s.
+    assert (statistics.median(took) < 0.05, sum(took) < 5) == (True, True), f"whoever trains waits: {took}"
     if mood != "drip":
         wait_for(lambda: said, "a warning")
         time.sleep(1.5)
